@@ -1,0 +1,128 @@
+"""What governance and runner say to each other. Standard library only.
+
+Invariants
+- A ``Grant`` holds everything that one run needs, and nothing else about the world: the job sees only its grant and its data.
+- Every call by a runner carries the grant's fencing token; a stale token is refused.
+- A debit comes before the rounds it pays for. ``DebitAnswer.permitted`` is true for exactly one caller, once.
+
+This module does not: talk to a network, touch a file, know the database.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+PORT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainParameters:
+    """The effective (clamped) parameters, exactly as they were accounted.
+
+    ``sampling_probability`` is per round, within the pool; ``pool_probability`` is 1.0 where everyone may be sampled.
+    ``expected_clients`` (= clients_per_round) is the fixed denominator of the average. ``noise_multiplier`` is the
+    standard deviation of the noise on the *sum* of clipped updates, divided by ``clipping_norm``.
+    """
+
+    rounds: int
+    expected_clients: int
+    sampling_probability: float
+    pool_probability: float
+    noise_multiplier: float
+    clipping_norm: float
+    mechanism: str  # "gaussian_fixed_clipping"
+    local_epochs: int
+    batch_size: int
+    loss: str
+    client_optimizer: str  # "sgd"
+    client_learning_rate: float
+    client_momentum: float
+    server_optimizer: str  # "sgd" | "adam"
+    server_learning_rate: float
+    server_momentum: float
+
+
+@dataclass(frozen=True, slots=True)
+class DataGrant:
+    """Handles, never paths. ``version_handle`` names an immutable dataset version under the data root."""
+
+    version_handle: str
+    features: str  # name of the asset (column group) that feeds the model
+    labels: str
+    max_examples_per_unit: int
+    holdout_handle: str | None  # a version that its owner marked public; None: nothing is evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    grant_id: str
+    run_id: str
+    fencing_token: int
+    lease_seconds: int
+    rounds_per_debit: int
+    model: Mapping[str, Any]  # a runner.model_spec document, checked at admission and again by the job
+    parameters: TrainParameters
+    data: DataGrant
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"port_version": PORT_VERSION}
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Grant:
+        """Raises ``ValueError`` for another port version, ``TypeError`` for unknown or missing fields."""
+        fields = dict(document)
+        version = fields.pop("port_version", None)
+        if version != PORT_VERSION:
+            raise ValueError(f"port version {version!r} is not {PORT_VERSION}: update runner and service together")
+        fields["parameters"] = TrainParameters(**fields["parameters"])
+        fields["data"] = DataGrant(**fields["data"])
+        return Grant(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class DebitAnswer:
+    """``permitted``: these rounds may run now, once. False: they were debited before; they may not run again."""
+
+    permitted: bool
+    debited_rounds: int  # total debited so far on this grant
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """``stop``: the run was cancelled; end without a result. The lease was extended by ``lease_seconds``."""
+
+    stop: bool
+    lease_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished job hands over: DP-noised weights and metrics of the public hold-out only."""
+
+    weights: bytes  # safetensors
+    rounds: int
+    public_metrics: Mapping[str, float]  # e.g. {"holdout_loss": …, "holdout_accuracy": …, "holdout_examples": …}
+    generator: str  # name and version of the noise generator, for the statement
+    runner_version: str
+
+
+class Governor(Protocol):
+    """The runner's view of governance. Implementations: ``runner.http`` and, in process, ``governance.settlement``."""
+
+    def claim(self) -> Grant | None:
+        """The oldest queued run as a new grant with a new fencing token, or None."""
+
+    def heartbeat(self, grant_id: str, fencing_token: int) -> Heartbeat: ...
+
+    def debit(self, grant_id: str, fencing_token: int, first_round: int, rounds: int) -> DebitAnswer:
+        """Durably debits rounds [first_round, first_round + rounds), 0-based. Idempotent by (grant, first_round)."""
+
+    def progress(self, grant_id: str, fencing_token: int, rounds_done: int) -> None: ...
+
+    def publish(self, grant_id: str, fencing_token: int, result: RunResult) -> None: ...
+
+    def fail(self, grant_id: str, fencing_token: int, *, touched_data: bool) -> None:
+        """``touched_data`` False only if the job ended before it opened the data: then undebited rounds are released."""
