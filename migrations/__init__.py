@@ -1,0 +1,1 @@
+"""Alembic migrations of the service's database. ``migrations.run`` applies them; ``versions/`` holds them."""
