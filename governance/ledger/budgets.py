@@ -1,0 +1,224 @@
+"""Balances, reservations and debits: every SQL statement that moves an amount of budget.
+
+Invariants
+- ``lock_balances`` comes before any balance is read for a decision or changed.
+- Three balances move together: the population's, the project's and the researcher's within it. They always exist from
+  the first reservation on, so a quota that is set later counts what was spent before.
+- committed(reserve) += u·rounds; committed(release) −= u·rounds; debited(debit) += u·rounds. Nothing else changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from accountant.filter import add, subtract
+from governance.ledger import vectors
+from governance.ledger.tables import balances, debits, populations, quotas, reservations
+from governance.model import Quota, timestamp, utc_now
+
+Vector = tuple[int, ...]
+Scope = tuple[str, str]  # (scope, scope id)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    committed: Vector
+    debited: Vector
+    as_of_entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    run_id: str
+    population_id: str
+    project_id: str
+    researcher_id: str
+    round_curve: Vector
+    rounds: int
+    rounds_debited: int
+    rounds_released: int
+    state: str
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return scopes(self.population_id, self.project_id, self.researcher_id)
+
+    @property
+    def undebited(self) -> int:
+        return self.rounds - self.rounds_debited - self.rounds_released
+
+
+def scopes(population_id: str, project_id: str, researcher_id: str) -> tuple[Scope, ...]:
+    return (("population", population_id), ("project", project_id), ("researcher", researcher_id))
+
+
+def lock_balances(connection: sa.Connection, population_id: str) -> None:
+    """Serialises everything that touches this population's budget until the transaction ends."""
+    connection.execute(
+        sa.select(balances.c.as_of_entry)
+        .where(
+            balances.c.population_id == population_id,
+            balances.c.scope == "population",
+            balances.c.scope_id == population_id,
+        )
+        .with_for_update()
+    ).one()
+
+
+def open_balance(connection: sa.Connection, population_id: str, scope: Scope, orders: int) -> None:
+    zero = vectors.encode((0,) * orders)
+    connection.execute(
+        balances.insert(),
+        {
+            "population_id": population_id,
+            "scope": scope[0],
+            "scope_id": scope[1],
+            "committed": zero,
+            "debited": zero,
+            "as_of_entry": -1,
+        },
+    )
+
+
+def read_balances(connection: sa.Connection, population_id: str, wanted: tuple[Scope, ...]) -> dict[Scope, Balance]:
+    """The balances that exist among ``wanted``."""
+    rows = connection.execute(
+        sa.select(balances).where(
+            balances.c.population_id == population_id,
+            sa.or_(*(sa.and_(balances.c.scope == kind, balances.c.scope_id == name) for kind, name in wanted)),
+        )
+    ).mappings()
+    return {
+        (row["scope"], row["scope_id"]): Balance(
+            vectors.decode(row["committed"]), vectors.decode(row["debited"]), row["as_of_entry"]
+        )
+        for row in rows
+    }
+
+
+def _move(
+    connection: sa.Connection, held: Reservation, entry: int, *, commit: int = 0, release: int = 0, debit: int = 0
+) -> None:
+    """Applies u·rounds to the three balances of a reservation. The caller holds the population's lock."""
+    current = read_balances(connection, held.population_id, held.scopes)
+    for scope in held.scopes:
+        if scope not in current:
+            open_balance(connection, held.population_id, scope, len(held.round_curve))
+            current[scope] = Balance((0,) * len(held.round_curve), (0,) * len(held.round_curve), -1)
+        committed, debited = current[scope].committed, current[scope].debited
+        if commit:
+            committed = add(committed, _times(held.round_curve, commit))
+        if release:
+            committed = subtract(committed, _times(held.round_curve, release))
+        if debit:
+            debited = add(debited, _times(held.round_curve, debit))
+        connection.execute(
+            balances.update()
+            .where(
+                balances.c.population_id == held.population_id,
+                balances.c.scope == scope[0],
+                balances.c.scope_id == scope[1],
+            )
+            .values(committed=vectors.encode(committed), debited=vectors.encode(debited), as_of_entry=entry)
+        )
+
+
+def _times(curve: Vector, rounds: int) -> Vector:
+    return tuple(units * rounds for units in curve)
+
+
+def reserve(connection: sa.Connection, held: Reservation, entry: int) -> None:
+    connection.execute(
+        reservations.insert(),
+        {
+            "run_id": held.run_id,
+            "population_id": held.population_id,
+            "project_id": held.project_id,
+            "researcher_id": held.researcher_id,
+            "round_curve": vectors.encode(held.round_curve),
+            "rounds": held.rounds,
+            "rounds_debited": 0,
+            "rounds_released": 0,
+            "state": "open",
+        },
+    )
+    _move(connection, held, entry, commit=held.rounds)
+
+
+def reservation(connection: sa.Connection, run_id: str) -> Reservation:
+    row = connection.execute(sa.select(reservations).where(reservations.c.run_id == run_id)).mappings().one()
+    return Reservation(**{**row, "round_curve": vectors.decode(row["round_curve"])})
+
+
+def debited_before(connection: sa.Connection, run_id: str, first_round: int) -> int | None:
+    """Rounds of the debit that starts at ``first_round``, or None if there was none."""
+    return connection.execute(
+        sa.select(debits.c.rounds).where(debits.c.run_id == run_id, debits.c.first_round == first_round)
+    ).scalar_one_or_none()
+
+
+def debit(
+    connection: sa.Connection, held: Reservation, grant_id: str, first_round: int, rounds: int, entry: int
+) -> None:
+    connection.execute(
+        debits.insert(),
+        {
+            "run_id": held.run_id,
+            "first_round": first_round,
+            "rounds": rounds,
+            "grant_id": grant_id,
+            "entry_index": entry,
+        },
+    )
+    _update(connection, held.run_id, {"rounds_debited": held.rounds_debited + rounds})
+    _move(connection, held, entry, debit=rounds)
+
+
+def release_undebited(connection: sa.Connection, held: Reservation, entry: int) -> None:
+    """Gives back what was never debited, and closes the reservation."""
+    _update(
+        connection, held.run_id, {"rounds_released": held.rounds_released + held.undebited, "state": "closed"}
+    )
+    if held.undebited:
+        _move(connection, held, entry, release=held.undebited)
+
+
+def close(connection: sa.Connection, run_id: str) -> None:
+    _update(connection, run_id, {"state": "closed"})
+
+
+def quarantine(connection: sa.Connection, run_id: str) -> None:
+    """What was committed stays committed: no amount moves."""
+    _update(connection, run_id, {"state": "quarantined"})
+
+
+def _update(connection: sa.Connection, run_id: str, values: Mapping[str, object]) -> None:
+    connection.execute(reservations.update().where(reservations.c.run_id == run_id).values(**values))
+
+
+def set_quota(connection: sa.Connection, quota: Quota) -> None:
+    key = (
+        quotas.c.population_id == quota.population_id,
+        quotas.c.scope == quota.scope,
+        quotas.c.scope_id == quota.scope_id,
+    )
+    values = {"epsilon": quota.epsilon, "set_at": timestamp(utc_now())}
+    if connection.execute(quotas.update().where(*key).values(**values)).rowcount == 0:
+        connection.execute(
+            quotas.insert(),
+            {"population_id": quota.population_id, "scope": quota.scope, "scope_id": quota.scope_id, **values},
+        )
+
+
+def read_quotas(connection: sa.Connection, population_id: str, wanted: tuple[Scope, ...] | None = None) -> list[Quota]:
+    query = sa.select(quotas).where(quotas.c.population_id == population_id)
+    rows = connection.execute(query.order_by(quotas.c.scope, quotas.c.scope_id)).mappings()
+    found = [Quota(row["population_id"], row["scope"], row["scope_id"], row["epsilon"]) for row in rows]
+    return found if wanted is None else [quota for quota in found if (quota.scope, quota.scope_id) in wanted]
+
+
+def budget_document(connection: sa.Connection, population_id: str) -> str:
+    return connection.execute(sa.select(populations.c.budget).where(populations.c.id == population_id)).scalar_one()
