@@ -1,7 +1,8 @@
 """What can go wrong in a runner.
 
 Invariants
-- Facts are attributes; a message may name files, columns and counts of rows, because it stays with the operator's logs.
+- Facts are attributes; a message may name files, columns and counts of rows, because it stays with the operator's
+  logs.
 - Nothing of it travels to a researcher: towards governance every fault is ``fail(touched_data=…)`` and no more.
 """
 

@@ -1,14 +1,16 @@
 """TFF's ``worker_binary``: started, owned and ended by us. Never imports TensorFlow itself.
 
-TFF starts this process on its own and leaves it behind when its parent is killed. Here it is started before TensorFlow is
-loaded (so while there is one thread only), with a parent-death signal: however its parent ends, it ends too.
+TFF starts this process on its own and leaves it behind when its parent is killed. Here it is started before
+TensorFlow is loaded (so while there is one thread only), with a parent-death signal: however its parent ends, it
+ends too.
 
 Invariants
-- The child dies with the thread that started it; call ``start`` on the main thread of a process that is used for one job.
+- The child dies with the thread that started it; call ``start`` on the main thread of a process that is used for one
+  job.
 - It inherits no file descriptor but its log.
 
-It listens on all interfaces without any authentication, and TFF has no switch for that: ``runner.isolation`` gives the job
-a network of its own wherever the kernel allows it.
+It listens on all interfaces without any authentication, and TFF has no switch for that: ``runner.isolation`` gives
+the job a network of its own wherever the kernel allows it.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ START_SECONDS: Final = 60.0
 
 
 def die_with_parent(parent: int) -> None:
-    """Asks the kernel to kill this process when the thread that started it ends; ``parent`` is that thread's process."""
+    """The kernel kills this process when the thread that started it ends; ``parent`` is that thread's process."""
     if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG failed")
     if os.getppid() != parent:  # it ended before the request was in force

@@ -1,11 +1,11 @@
 """From a checked ``ModelSpec`` to TensorFlow: a Keras model for evaluation, a pure function for training.
 
 Invariants
-- ``build`` and ``forward`` are the same mathematics, and use weights in the order of ``spec.weights()``, which is Keras'
-  ``get_weights()`` order.
+- ``build`` and ``forward`` are the same mathematics, and use weights in the order of ``spec.weights()``, which is
+  Keras' ``get_weights()`` order.
 - Initial weights are public: a deterministic function of the model and the run's id. They depend on nobody's data.
-- ``forward`` keeps no state and draws no randomness of its own: what dropout drops is a function of the seed it is given,
-  so that one unit's training never depends on which units were trained before it (privacy rule 8).
+- ``forward`` keeps no state and draws no randomness of its own: what dropout drops is a function of the seed it is
+  given, so that one unit's training never depends on which units were trained before it (privacy rule 8).
 
 This module does not: check a model (``runner.model_spec`` does), or train.
 """

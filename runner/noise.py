@@ -1,12 +1,14 @@
 """The runner's randomness: who takes part, in which order a unit's examples are seen, and the noise.
 
 Invariants
-- One secret seed of 256 bits per run, from the operating system. It is never logged, stored, published or shown by ``repr``.
-- Every use has a stream of its own: a ChaCha20 generator whose 256-bit key is HMAC-SHA256(seed, purpose | round). Streams
-  are independent of one another as far as HMAC-SHA256 is a pseudo-random function, so how much one of them is read
-  (which depends on private data) never shifts another.
-- Normals are float64 from numpy's ziggurat, which continues into an exact exponential tail: nothing is cut where it could
-  be seen (TensorFlow's Box–Muller ends at 5.68 standard deviations). They are scaled in float64; casts come later.
+- One secret seed of 256 bits per run, from the operating system. It is never logged, stored, published or shown by
+  ``repr``.
+- Every use has a stream of its own: a ChaCha20 generator whose 256-bit key is HMAC-SHA256(seed, purpose | round).
+  Streams are independent of one another as far as HMAC-SHA256 is a pseudo-random function, so how much one of them
+  is read (which depends on private data) never shifts another.
+- Normals are float64 from numpy's ziggurat, which continues into an exact exponential tail: nothing is cut where it
+  could be seen (TensorFlow's Box–Muller ends at 5.68 standard deviations). They are scaled in float64; casts come
+  later.
 
 Why not TFF's own noise: docs/adr/0004. This module does not: know a model, train, or account.
 """

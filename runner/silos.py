@@ -1,13 +1,16 @@
 """Privacy units as virtual silos: reads a dataset version, draws the pool and the Poisson cohorts.
 
-Layout of a version, ``<data root>/datasets/<version handle>/``: ``manifest.json``; ``offsets.npy`` (int64, one more than
-there are units, so that unit u owns the examples [offsets[u], offsets[u + 1])); and one ``<asset>.npy`` for each asset.
+Layout of a version, ``<data root>/datasets/<version handle>/``: ``manifest.json``; ``offsets.npy`` (int64, one more
+than there are units, so that unit u owns the examples [offsets[u], offsets[u + 1])); and one ``<asset>.npy`` for
+each asset.
 
 Invariants
 - Every unit enters the pool independently with ``pool_probability``, once; every unit of the pool enters a round
-  independently with ``sampling_probability``. A round may be empty. No cap on a cohort ever drops a unit (privacy rule 6).
+  independently with ``sampling_probability``. A round may be empty. No cap on a cohort ever drops a unit (privacy
+  rule 6).
 - A unit contributes at most its first ``max_examples_per_unit`` examples.
-- Arrays are memory-mapped read-only and a gather copies only the units asked for, so a dataset need not fit in memory.
+- Arrays are memory-mapped read-only and a gather copies only the units asked for, so a dataset need not fit in
+  memory.
 - The true number of units is used here and nowhere else.
 
 This module does not: train, or write data (``runner.ingest`` does). It never imports TensorFlow.
@@ -45,7 +48,9 @@ def version_directory(data_root: Path, version_handle: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Some units' examples, one unit after another. Unit i owns the rows [offsets[i], offsets[i + 1]) of both arrays."""
+    """Some units' examples, one unit after another. Unit i owns the rows [offsets[i], offsets[i + 1]) of both
+    arrays.
+    """
 
     features: npt.NDArray[Any]
     labels: npt.NDArray[Any]

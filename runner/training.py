@@ -1,4 +1,4 @@
-"""DP-FedAvg with TFF: local training, clipping and summing in TFF's runtime; sampling, noise and server step on the host.
+"""DP-FedAvg with TFF: training, clipping and summing in TFF's runtime; sampling, noise and server step on the host.
 
 One round, numbered as in docs/architecture.md:
 (1) the cohort is drawn: every unit of the pool independently;
@@ -6,13 +6,14 @@ One round, numbered as in docs/architecture.md:
 (3) an update that is not finite, or whose examples are out of range, becomes zero, for this unit alone;
 (4) the whole update, over all tensors at once, is scaled to at most ``clipping_norm`` in L2;
 (5) the updates are summed, unweighted;
-(6) Gaussian noise with standard deviation ``noise_multiplier · clipping_norm`` is added to the sum, cohort or no cohort;
+(6) Gaussian noise of standard deviation ``noise_multiplier · clipping_norm`` is added to the sum, whoever took part;
 (7) the noised sum is divided by ``expected_clients``, whoever took part, and the server optimizer applies it.
 
 Invariants
-- Steps 3 to 7 are in float64: clipping bounds what is summed, and rounding in float32 would not break that bound visibly
-  but could not be proved either. ``_MARGIN`` covers the rounding of the norm itself.
-- Each unit's update is a function of its own examples, the public weights and its own randomness. Units share no batch.
+- Steps 3 to 7 are in float64, so that rounding cannot push an update past the norm that was accounted; ``_MARGIN``
+  covers the rounding of the computed norm.
+- Each unit's update is a function of its own examples, the public weights and its own randomness. Units share no
+  batch.
 - A batch holds a unit's examples and nothing else: the last one of an epoch is shorter, never padded.
 - Only a noised sum leaves ``Trainer``.
 
@@ -26,7 +27,7 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # TFF's dependency; its stubs are a package that nothing else needs
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -108,7 +109,9 @@ def mean_loss(spec: ModelSpec, loss: str, labels: tf.Tensor, outputs: tf.Tensor)
 
 
 def in_range(spec: ModelSpec, loss: str, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """For each example, whether its tokens and its class exist. An op that raised would be an oracle without noise."""
+    """For each example, whether its tokens and its class exist. An op that raised would be an oracle without
+    noise.
+    """
     good = tf.ones(tf.shape(features)[:1], tf.bool)
     if (tokens := token_limit(spec)) is not None:
         good &= _all_within(features, tokens)
@@ -123,7 +126,9 @@ def _all_within(values: tf.Tensor, limit: int) -> tf.Tensor:
 
 
 def clip(update: Sequence[tf.Tensor], usable: tf.Tensor, clipping_norm: float) -> list[tf.Tensor]:
-    """Steps (3) and (4) for one unit: float64, norm at most ``clipping_norm``; zero if not ``usable`` or not finite."""
+    """Steps (3) and (4) for one unit: float64, norm at most ``clipping_norm``; zero if not ``usable`` or not
+    finite.
+    """
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in update])
     # where, not a product: 0 · NaN is NaN.
     kept = [tf.where(usable & finite, tf.cast(part, tf.float64), tf.zeros_like(part, tf.float64)) for part in update]
@@ -138,8 +143,8 @@ def client_update(
 ) -> list[tf.Tensor]:
     """Step (2) for one unit: plain SGD with momentum over its batches; trained minus initial weights, float32.
 
-    ``unit``: all features and labels of the piece, and ``order`` [epochs, examples of the unit], whose rows say in which
-    order each epoch reads this unit's rows; ``seed`` int32 [2] is the unit's own.
+    ``unit``: all features and labels of the piece, and ``order`` [epochs, examples of the unit], whose rows say in
+    which order each epoch reads this unit's rows; ``seed`` int32 [2] is the unit's own.
     """
     examples = tf.shape(unit["order"])[1]
     batch_size = parameters.batch_size
@@ -181,7 +186,6 @@ def build_clipped_sum(spec: ModelSpec, parameters: TrainParameters, silos: Silos
         )
     )
 
-    @tf.function
     def sum_of_piece(weights: Sequence[tf.Tensor], piece: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
         good = in_range(spec, parameters.loss, piece["features"], piece["labels"])
         features, labels = piece["features"], piece["labels"]
@@ -201,21 +205,22 @@ def build_clipped_sum(spec: ModelSpec, parameters: TrainParameters, silos: Silos
 
         units = tf.shape(piece["seeds"])[0]
         zeros = [tf.zeros(shape, tf.float64) for _, shape in spec.weights()]
-        _, total = tf.while_loop(
-            lambda index, _: index < units, add_unit, (tf.constant(0), zeros), parallel_iterations=1
-        )
+        start = (tf.constant(0), zeros)
+        total: list[tf.Tensor] = tf.while_loop(lambda i, _: i < units, add_unit, start, parallel_iterations=1)[1]
         return total
 
-    @tff.tensorflow.computation(weights_type, piece_type)
     def clipped_sum_of_piece(weights: Any, piece: Any) -> Any:
-        return sum_of_piece(list(weights), dict(piece))
+        # A tf.function, so that its loops are functional: TFF traces into a version 1 graph.
+        return tf.function(sum_of_piece)(list(weights), dict(piece))
 
-    @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(piece_type, tff.CLIENTS))
+    on_client = tff.tensorflow.computation(clipped_sum_of_piece, weights_type, piece_type)
+
     def clipped_sum(weights: Any, pieces: Any) -> Any:
         at_clients = tff.federated_broadcast(weights)
-        return tff.federated_sum(tff.federated_map(clipped_sum_of_piece, (at_clients, pieces)))
+        return tff.federated_sum(tff.federated_map(on_client, (at_clients, pieces)))
 
-    return clipped_sum
+    placed = (tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(piece_type, tff.CLIENTS))
+    return tff.federated_computation(clipped_sum, *placed)
 
 
 class Trainer:
