@@ -1,0 +1,93 @@
+"""SQL of decisions' side table and of idempotency keys. The side table may be erased; the ledger keeps salted digests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from governance.errors import IdempotencyMismatchError
+from governance.ledger.tables import decisions, idempotency_keys
+from governance.model import timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """Unique per principal and route. ``request_digest``: SHA-256 of the validated body's canonical JSON."""
+
+    principal_id: str
+    route: str
+    key: str
+    request_digest: bytes
+
+
+def insert(
+    connection: sa.Connection,
+    decision_id: str,
+    researcher_id: str,
+    population_id: str,
+    document: Mapping[str, Any],
+    policy_input: bytes,
+    salt: bytes,
+    at: datetime,
+) -> None:
+    connection.execute(
+        decisions.insert(),
+        {
+            "id": decision_id,
+            "researcher_id": researcher_id,
+            "population_id": population_id,
+            "document": json.dumps(dict(document)),
+            "policy_input": policy_input.decode(),
+            "salt": salt,
+            "created_at": timestamp(at),
+        },
+    )
+
+
+def document(connection: sa.Connection, decision_id: str) -> dict[str, Any] | None:
+    text = connection.execute(
+        sa.select(decisions.c.document).where(decisions.c.id == decision_id)
+    ).scalar_one_or_none()
+    return None if text is None else dict(json.loads(text))
+
+
+def remember(connection: sa.Connection, key: IdempotencyKey, decision_id: str, at: datetime) -> None:
+    """Raises ``IntegrityError`` if another transaction was first: the caller rereads the winner."""
+    connection.execute(
+        idempotency_keys.insert(),
+        {
+            "principal_id": key.principal_id,
+            "route": key.route,
+            "key": key.key,
+            "request_digest": key.request_digest,
+            "decision_id": decision_id,
+            "created_at": timestamp(at),
+        },
+    )
+
+
+def recall(connection: sa.Connection, key: IdempotencyKey) -> str | None:
+    """The stored decision's id, or None. Raises ``IdempotencyMismatchError`` if the key came with another body."""
+    row = (
+        connection.execute(
+            sa.select(idempotency_keys).where(
+                idempotency_keys.c.principal_id == key.principal_id,
+                idempotency_keys.c.route == key.route,
+                idempotency_keys.c.key == key.key,
+            )
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        return None
+    if bytes(row["request_digest"]) != key.request_digest:
+        raise IdempotencyMismatchError(
+            "this Idempotency-Key was used before with another request; send a new key for a new request"
+        )
+    return str(row["decision_id"])
