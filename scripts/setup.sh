@@ -11,9 +11,9 @@ is_311() {
 wanted=${1:-}
 if [ -n "$wanted" ]; then
     is_311 "$wanted" && exec "$wanted" -m scripts.bootstrap
-    found=$("$wanted" --version 2>&1 | head -n 1) || found=
+    if version=$("$wanted" --version 2>/dev/null); then found="is $(echo "$version" | head -n 1)"; else found="does not start"; fi
     {
-        echo "PySyTFF needs Python 3.11: PYTHON=$wanted ${found:+is \"$found\"}${found:-does not start}."
+        echo "PySyTFF needs Python 3.11: PYTHON=$wanted $found."
         echo "Give the path of a Python 3.11, for example: make setup PYTHON=/usr/bin/python3.11"
     } >&2
     exit 1
