@@ -106,6 +106,12 @@ class StorageError(GovernanceError):
     code = "storage_unavailable"
 
 
+class ConstraintError(GovernanceError):
+    """A unique or check constraint refused the write. The caller knows which, and says it in the domain's words."""
+
+    code = "conflict"
+
+
 class AuthenticationError(GovernanceError):
     """Credentials are missing, wrong, expired or revoked. One answer for all, so that nothing is learned from it."""
 

@@ -25,7 +25,7 @@ from governance.model import Asset, Dataset, Population, Principal, Project, Rol
 
 
 def insert_principal(connection: sa.Connection, principal: Principal, created_at: datetime) -> None:
-    """Raises ``IntegrityError`` if the e-mail is taken."""
+    """Raises ``sqlalchemy.exc.IntegrityError`` if the e-mail is taken."""
     connection.execute(
         principals.insert(),
         {
@@ -112,7 +112,7 @@ def select_projects(
 
 
 def insert_population(connection: sa.Connection, population: Population, budget: Budget) -> None:
-    """Raises ``IntegrityError`` if the name is taken."""
+    """Raises ``sqlalchemy.exc.IntegrityError`` if the name is taken."""
     connection.execute(
         populations.insert(),
         {
@@ -156,7 +156,7 @@ def select_populations(
 
 
 def insert_dataset(connection: sa.Connection, dataset: Dataset) -> None:
-    """The dataset, its assets and its first version. Raises ``IntegrityError`` if name or handle are taken."""
+    """The dataset, its assets and its first version. Raises ``sqlalchemy.exc.IntegrityError`` if name or handle are taken."""
     connection.execute(
         datasets.insert(),
         {

@@ -6,7 +6,7 @@ Invariants
   under it. On PostgreSQL writers lock rows by name (``SELECT … FOR UPDATE`` in the store modules).
 - SQLite runs WAL with ``synchronous=FULL``: a commit survives power loss. ``recursive_triggers=ON`` makes
   ``INSERT OR REPLACE`` fire the append-only guards too.
-- Driver errors leave as ``StorageError``; only ``IntegrityError`` passes, for the store modules to give it a meaning.
+- Driver errors leave a transaction as ``StorageError``; a violated constraint leaves as ``ConstraintError``.
 
 This module does not: define tables, hold SQL of the domain, or retry.
 """
@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
-from governance.errors import StorageError
+from governance.errors import ConstraintError, StorageError
 
 metadata = sa.MetaData(
     naming_convention={
@@ -32,6 +32,8 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+Connection = sa.Connection  # what the rest of governance names a transaction by, without knowing SQLAlchemy
 
 _WRITE = "pysytff_write"  # execution option that marks a writer's connection
 _BUSY_TIMEOUT_MS = 15_000
@@ -94,8 +96,8 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except sa.exc.IntegrityError:
-        raise
+    except sa.exc.IntegrityError as error:
+        raise ConstraintError("the database refused the write: a constraint would be broken") from error
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise StorageError("the database did not take the operation; nothing of it was kept") from error
 

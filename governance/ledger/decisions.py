@@ -57,7 +57,7 @@ def document(connection: sa.Connection, decision_id: str) -> dict[str, Any] | No
 
 
 def remember(connection: sa.Connection, key: IdempotencyKey, decision_id: str, at: datetime) -> None:
-    """Raises ``IntegrityError`` if another transaction was first: the caller rereads the winner."""
+    """Raises ``sqlalchemy.exc.IntegrityError`` if another transaction was first: the caller rereads the winner."""
     connection.execute(
         idempotency_keys.insert(),
         {
