@@ -51,6 +51,9 @@ TWO_D = [
 ]
 
 
+Case = tuple[list[int], str, list[dict[str, Any]]]
+
+
 def _sized(kind: str, size_field: str, cases: list[dict[str, Any]], **extra: Any) -> list[dict[str, Any]]:
     return [
         {"type": kind, size_field: case["size"], "strides": case["strides"], "padding": case["padding"], **extra}
@@ -59,7 +62,7 @@ def _sized(kind: str, size_field: str, cases: list[dict[str, Any]], **extra: Any
 
 
 # (input shape, input dtype, layers)
-CASES: list[tuple[list[int], str, list[dict[str, Any]]]] = [
+CASES: list[Any] = [
     *(
         (shape, "float32", [{"type": "dense", "units": 5, "use_bias": bias}])
         for shape, bias in itertools.product(([7], [4, 7], [3, 4, 7], [2, 3, 4, 7]), (True, False))
@@ -165,12 +168,12 @@ def _by_keras(spec: ModelSpec) -> tf.keras.Model:
     return tf.keras.Sequential([tf.keras.Input(spec.input_shape, dtype=spec.input_dtype), *layers])
 
 
-def _label(case: tuple[list[int], str, list[dict[str, Any]]]) -> str:
+def _label(case: Case) -> str:
     return f"{case[0]}-" + "+".join("{type}".format(**layer) for layer in case[2])
 
 
 @pytest.mark.parametrize("case", CASES, ids=_label)
-def test_shapes_weights_and_count_equal_those_of_keras(case: tuple[list[int], str, list[dict[str, Any]]]) -> None:
+def test_shapes_weights_and_count_equal_those_of_keras(case: Case) -> None:
     shape, dtype, layers = case
     spec = parse({"schema": SCHEMA, "input": {"shape": shape, "dtype": dtype}, "layers": layers})
     model = _by_keras(spec)
