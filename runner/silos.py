@@ -19,6 +19,7 @@ This module does not: train, or write data (``runner.ingest`` does). It never im
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,22 @@ def version_directory(data_root: Path, version_handle: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Declared:
+    """What a version's owner declared about the two assets of a run: nothing that depends on anybody's data."""
+
+    feature_shape: tuple[int, ...]
+    label_shape: tuple[int, ...]
+    label_dtype: np.dtype[Any]
+
+
+def read_declared(directory: Path, features: str, labels: str) -> Declared:
+    """Reads the manifest's declarations and opens nothing else."""
+    manifest = _manifest(directory)
+    about, target = _declaration(directory, manifest, features), _declaration(directory, manifest, labels)
+    return Declared(tuple(about["shape"]), tuple(target["shape"]), np.dtype(target["dtype"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Examples:
     """Some units' examples, one unit after another. Unit i owns the rows [offsets[i], offsets[i + 1]) of both
     arrays.
@@ -66,7 +83,7 @@ class Silos:
 
     def __init__(self, directory: Path, features: str, labels: str, max_examples_per_unit: int | None = None) -> None:
         self._handle = directory.name
-        manifest = self._manifest(directory)
+        manifest = _manifest(directory)
         self._offsets = self._load(directory, "offsets")
         self._check_offsets(manifest)
         self._features = self._asset(directory, manifest, features)
@@ -79,18 +96,6 @@ class Silos:
         """A true count: it stays on the runner's host."""
         return len(self._counts)
 
-    @property
-    def feature_shape(self) -> tuple[int, ...]:
-        return tuple(self._features.shape[1:])
-
-    @property
-    def label_shape(self) -> tuple[int, ...]:
-        return tuple(self._labels.shape[1:])
-
-    @property
-    def label_dtype(self) -> np.dtype[Any]:
-        return np.dtype(self._labels.dtype)
-
     def gather(self, units: UnitArray) -> Examples:
         """Copies these units' examples, one unit after another."""
         counts = self._counts[units]
@@ -102,8 +107,8 @@ class Silos:
 
     def pieces(self, units: UnitArray, max_bytes: int) -> Iterator[Examples]:
         """``gather`` in pieces of about ``max_bytes``, at least one unit each: every unit comes exactly once."""
-        width = self._features[:0].itemsize * int(np.prod(self.feature_shape, dtype=np.int64))
-        width += self._labels[:0].itemsize * int(np.prod(self.label_shape, dtype=np.int64))
+        width = self._features.itemsize * math.prod(self._features.shape[1:])
+        width += self._labels.itemsize * math.prod(self._labels.shape[1:])
         # Searching the running total for each piece's end keeps this linear, also where one unit exceeds a piece.
         ends = np.cumsum(self._counts[units]) * max(width, 1)
         first = 0
@@ -112,17 +117,6 @@ class Silos:
             last = max(first + 1, int(np.searchsorted(ends, spent + max_bytes, side="right")))
             yield self.gather(units[first:last])
             first = last
-
-    def _manifest(self, directory: Path) -> dict[str, Any]:
-        try:
-            manifest = json.loads((directory / "manifest.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataLayoutError(self._handle, f"no readable manifest: {error}") from error
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            raise DataLayoutError(self._handle, f"the manifest's schema is not {SCHEMA!r}")
-        if not all(isinstance(manifest.get(key), int) for key in ("units", "examples")):
-            raise DataLayoutError(self._handle, "the manifest does not say how many units and examples there are")
-        return manifest
 
     def _load(self, directory: Path, name: str) -> npt.NDArray[Any]:
         path = directory / f"{name}.npy"
@@ -146,13 +140,33 @@ class Silos:
             raise DataLayoutError(self._handle, "offsets.npy does not divide the examples into units")
 
     def _asset(self, directory: Path, manifest: dict[str, Any], name: str) -> npt.NDArray[Any]:
-        declared = {a["name"]: a for a in manifest.get("assets", ()) if isinstance(a, dict) and "name" in a}.get(name)
-        if declared is None or not ASSET_NAME.fullmatch(name):
-            raise DataLayoutError(self._handle, f"has no asset {name!r}")
+        declared = _declaration(directory, manifest, name)
         array = self._load(directory, name)
-        if array.dtype.name != declared.get("dtype") or list(array.shape) != [manifest["examples"], *declared["shape"]]:
+        if array.dtype.name != declared["dtype"] or list(array.shape) != [manifest["examples"], *declared["shape"]]:
             raise DataLayoutError(self._handle, f"{name}.npy is not of the dtype and shape that the manifest declares")
         return array
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((directory / "manifest.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataLayoutError(directory.name, f"no readable manifest: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise DataLayoutError(directory.name, f"the manifest's schema is not {SCHEMA!r}")
+    if not all(isinstance(manifest.get(key), int) for key in ("units", "examples")):
+        raise DataLayoutError(directory.name, "the manifest does not say how many units and examples there are")
+    return manifest
+
+
+def _declaration(directory: Path, manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    for asset in manifest.get("assets", ()):
+        if isinstance(asset, dict) and asset.get("name") == name and ASSET_NAME.fullmatch(name):
+            shape = asset.get("shape")
+            if asset.get("dtype") in DTYPES and isinstance(shape, list) and all(isinstance(n, int) for n in shape):
+                return asset
+            raise DataLayoutError(directory.name, f"the manifest does not declare dtype and shape of {name!r}")
+    raise DataLayoutError(directory.name, f"has no asset {name!r}")
 
 
 class Sampler:

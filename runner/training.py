@@ -40,7 +40,7 @@ from runner.model_spec import ModelSpec
 from runner.noise import Float64Array, Streams, gaussian
 from runner.port import TrainParameters
 from runner.server_step import server_optimizer
-from runner.silos import Examples, Sampler, Silos
+from runner.silos import Declared, Examples, Sampler, Silos
 
 MECHANISM: Final = "gaussian_fixed_clipping"
 PIECE_BYTES: Final = 32 * 2**20  # of examples per slot and call: what a round holds in memory at once
@@ -82,30 +82,31 @@ def use_executor(executor: Executor) -> None:
     tff.framework.set_default_context(context)
 
 
-def check_compatible(spec: ModelSpec, parameters: TrainParameters, silos: Silos) -> None:
+def check_compatible(spec: ModelSpec, parameters: TrainParameters, declared: Declared) -> None:
     """Declared facts only, before anything is debited. Raises ``IncompatibleError``."""
-    loss, shape = parameters.loss, silos.label_shape
+    loss, shape = parameters.loss, declared.label_shape
     if parameters.mechanism != MECHANISM:
         raise IncompatibleError(f"unknown mechanism {parameters.mechanism!r}")
     if parameters.client_optimizer != "sgd":
         raise IncompatibleError(f"unknown client optimizer {parameters.client_optimizer!r}")
     if loss not in LOSSES:
         raise IncompatibleError(f"unknown loss {loss!r}")
-    if silos.feature_shape != spec.input_shape:
-        raise IncompatibleError(f"the model reads {spec.input_shape}, the data has {silos.feature_shape}")
+    if declared.feature_shape != spec.input_shape:
+        raise IncompatibleError(f"the model reads {spec.input_shape}, the data has {declared.feature_shape}")
     if loss == SPARSE:
-        if shape != spec.output_shape[:-1] or silos.label_dtype.kind not in "iub":
+        if shape != spec.output_shape[:-1] or declared.label_dtype.kind not in "iub":
             raise IncompatibleError(f"{loss} needs integer labels of shape {spec.output_shape[:-1]}, not {shape}")
     elif shape != spec.output_shape and (*shape, 1) != spec.output_shape:
         raise IncompatibleError(f"{loss} needs labels of shape {spec.output_shape}, not {shape}")
 
 
-def mean_loss(spec: ModelSpec, loss: str, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """The mean over a batch, as Keras reduces it. Sparse labels must lie in range."""
+def example_losses(spec: ModelSpec, loss: str, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """[batch]: the mean over whatever one example predicts. Sparse labels must lie in range."""
     if loss != SPARSE:
         labels = tf.reshape(tf.cast(labels, outputs.dtype), tf.shape(outputs))
     options = {} if loss in _REGRESSION else {"from_logits": not spec.outputs_probabilities}
-    return tf.reduce_mean(LOSSES[loss](labels, outputs, **options))
+    losses = LOSSES[loss](labels, outputs, **options)
+    return tf.reduce_mean(tf.reshape(losses, (tf.shape(outputs)[0], -1)), axis=1)
 
 
 def in_range(spec: ModelSpec, loss: str, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -158,7 +159,8 @@ def client_update(
         with tf.GradientTape() as tape:
             tape.watch(current)
             seed = tf.random.experimental.stateless_fold_in(unit["seed"], step)
-            loss = mean_loss(spec, parameters.loss, labels, forward(spec, current, features, seed))
+            outputs = forward(spec, current, features, seed)
+            loss = tf.reduce_mean(example_losses(spec, parameters.loss, labels, outputs))
         gradients = tape.gradient(loss, current, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         velocity = [momentum * v + tf.convert_to_tensor(g) for v, g in zip(velocity, gradients, strict=True)]
         return step + 1, [w - rate * v for w, v in zip(current, velocity, strict=True)], velocity
@@ -172,14 +174,19 @@ def client_update(
     return [after - before for after, before in zip(trained, weights, strict=True)]
 
 
-def build_clipped_sum(spec: ModelSpec, parameters: TrainParameters, silos: Silos) -> Any:
-    """The TFF computation of steps (2) to (5): (weights@SERVER, pieces@CLIENTS) → sum of clipped updates@SERVER."""
+def build_clipped_sum(spec: ModelSpec, parameters: TrainParameters, declared: Declared) -> Any:
+    """The TFF computation of steps (2) to (5): (weights@SERVER, pieces@CLIENTS) → sum of clipped updates@SERVER.
+
+    It needs declared facts only, so that a run which cannot work ends before anything is debited or opened. Raises
+    ``IncompatibleError``.
+    """
+    check_compatible(spec, parameters, declared)
     weights_type = tff.to_type([tff.TensorType(np.float32, shape) for _, shape in spec.weights()])
     label_dtype = np.int64 if parameters.loss == SPARSE else np.float32
     piece_type = tff.to_type(
         collections.OrderedDict(
             features=tff.TensorType(np.dtype(spec.input_dtype).type, [None, *spec.input_shape]),
-            labels=tff.TensorType(label_dtype, [None, *silos.label_shape]),
+            labels=tff.TensorType(label_dtype, [None, *declared.label_shape]),
             offsets=tff.TensorType(np.int64, [None]),
             order=tff.TensorType(np.int64, [parameters.local_epochs, None]),
             seeds=tff.TensorType(np.int32, [None, 2]),
@@ -224,24 +231,24 @@ def build_clipped_sum(spec: ModelSpec, parameters: TrainParameters, silos: Silos
 
 
 class Trainer:
-    """One run's training. ``weights`` is public after each round: it has seen noised sums only."""
+    """One run's training. ``clipped_sum`` is what ``build_clipped_sum`` returned."""
 
     def __init__(
         self,
         spec: ModelSpec,
         parameters: TrainParameters,
+        clipped_sum: Any,
         silos: Silos,
         streams: Streams,
         initial: Weights,
         *,
         slots: int,
     ) -> None:
-        check_compatible(spec, parameters, silos)
         self._spec, self._parameters, self._silos, self._streams = spec, parameters, silos, streams
         self._slots = slots
         self._weights = [np.asarray(weight, dtype=np.float64) for weight in initial]
         self._optimizer = server_optimizer(parameters)
-        self._clipped_sum = build_clipped_sum(spec, parameters, silos)
+        self._clipped_sum = clipped_sum
         self._sampler = Sampler(
             silos.units,
             streams,
@@ -251,6 +258,7 @@ class Trainer:
 
     @property
     def weights(self) -> Weights:
+        """They have seen noised sums only."""
         return [weight.astype(np.float32) for weight in self._weights]
 
     def run_round(self, round_number: int) -> None:
