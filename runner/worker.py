@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -50,6 +50,7 @@ from runner.pipe import Pipe, expect, field
 from runner.port import Governor, Grant, RunResult
 from runner.silos import version_directory
 
+JOB: Final = (sys.executable, "-P", "-m", "runner.job")  # -P: nothing is imported from where it is started
 PROGRESS_SECONDS: Final = 0.5
 REPORT_SECONDS: Final = 5.0  # how long a failure is tried to be reported; the lease's end says the same, later
 KEPT_LOGS: Final = 100
@@ -73,9 +74,10 @@ class WorkerSettings:
 class Worker:
     """Call ``run`` on a process's main thread: its jobs die with the thread that started them."""
 
-    def __init__(self, governor: Governor, settings: WorkerSettings) -> None:
+    def __init__(self, governor: Governor, settings: WorkerSettings, job: Sequence[str] = JOB) -> None:
         self._governor = governor
         self._settings = settings
+        self._command = tuple(job)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -105,14 +107,22 @@ class Worker:
 
     def run_grant(self, grant: Grant) -> None:
         """From claim to publication or failure. Raises nothing: every end is reported to the service."""
-        _GrantRun(self._governor, self._settings, grant, self._stopping).run()
+        _GrantRun(self._governor, self._settings, grant, self._command, self._stopping).run()
 
 
 class _GrantRun:
-    def __init__(self, governor: Governor, settings: WorkerSettings, grant: Grant, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        governor: Governor,
+        settings: WorkerSettings,
+        grant: Grant,
+        command: tuple[str, ...],
+        stopping: threading.Event,
+    ) -> None:
         self._governor = governor
         self._settings = settings
         self._grant = grant
+        self._command = command
         self._stopping = stopping
         self._log = _log.bind(run_id=grant.run_id, grant_id=grant.grant_id)
         self._ended = threading.Event()
@@ -184,11 +194,11 @@ class _GrantRun:
     def _start(self) -> Pipe:
         from_worker, to_job = os.pipe()
         from_job, to_worker = os.pipe()
-        command = [sys.executable, "-P", "-m", "runner.job", f"--read-fd={from_worker}", f"--write-fd={to_worker}"]
+        fds = [f"--read-fd={from_worker}", f"--write-fd={to_worker}"]
         try:
             with self._open_log() as log:
                 self._job = subprocess.Popen(
-                    [*command, f"--parent={os.getpid()}"],
+                    [*self._command, *fds, f"--parent={os.getpid()}"],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
