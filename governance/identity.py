@@ -29,7 +29,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from governance import throttle
 from governance.errors import AuthenticationError, ConflictError, InvalidRequestError, NotFoundError
 from governance.ledger import identity_store as store
-from governance.ledger.database import Database
+from governance.ledger.database import Connection, Database
 from governance.login_guess import Guess
 from governance.model import Principal, Role, new_id, utc_now
 from governance.tokens import (
@@ -195,6 +195,15 @@ class Identity:
             raise AuthenticationError("the session has ended; log in again")
         return Caller(principal, claims.session_id, claims.expires_at)
 
+    def recheck(self, caller: Caller) -> None:
+        """For long streams: raises ``AuthenticationError`` once the caller's session or credential has ended."""
+        now = self._clock()
+        if caller.session_id is None or caller.expires_at is None or caller.expires_at <= now:
+            raise AuthenticationError("the access token has expired; refresh it and resume")
+        with self._database.read() as connection:
+            if store.session_principal(connection, caller.session_id, caller.principal.id, now) is None:
+                raise AuthenticationError("the session has ended; log in again")
+
     def device(self, device_proof: str | None) -> str | None:
         """The id of the device that logged in before, or None. Cheap: no database, no password."""
         proof = self._key.read_device(device_proof, self._clock())
@@ -298,9 +307,7 @@ class Identity:
 
     # --- helpers ---
 
-    def _open_session(
-        self, connection: store.Connection, principal: Principal, now: datetime, device_id: str
-    ) -> Session:
+    def _open_session(self, connection: Connection, principal: Principal, now: datetime, device_id: str) -> Session:
         store.prune_sessions(connection, principal.id, now)
         family_id, ends = new_id("ses"), now + self.lifetimes.session
         store.add_family(connection, family_id, principal.id, now, ends)
@@ -309,7 +316,7 @@ class Identity:
         return Session(session.principal, session.access_token, session.expires_in, session.refresh_token, proof)
 
     def _extend_session(
-        self, connection: store.Connection, principal: Principal, family_id: str, ends: datetime, now: datetime
+        self, connection: Connection, principal: Principal, family_id: str, ends: datetime, now: datetime
     ) -> Session:
         refresh_token = new_secret(REFRESH_PREFIX)
         store.add_refresh_token(

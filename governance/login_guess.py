@@ -15,7 +15,7 @@ from datetime import datetime
 from governance import throttle
 from governance.errors import ThrottledError
 from governance.ledger import identity_store as store
-from governance.ledger.database import Database
+from governance.ledger.database import Connection, Database
 from governance.tokens import SigningKey
 
 
@@ -52,13 +52,13 @@ class Guess:
             raise ThrottledError("too many failed logins; wait before the next one", retry_after_s=seconds)
         self._trusted = attempt.trusted
 
-    def take_back(self, connection: store.Connection, now: datetime) -> None:
+    def take_back(self, connection: Connection, now: datetime) -> None:
         """The password was right."""
         counters = store.lock_counters(connection, (self._door, self._account, self._address), now)
         account, address = counters[self._account], counters[self._address]
         self._save(connection, throttle.succeed(account, address, now, trusted=self._trusted))
 
-    def _save(self, connection: store.Connection, attempt: throttle.Attempt) -> None:
+    def _save(self, connection: Connection, attempt: throttle.Attempt) -> None:
         store.save_counter(connection, self._door, attempt.door)
         store.save_counter(connection, self._account, attempt.account)
         store.save_counter(connection, self._address, attempt.address)

@@ -1,0 +1,11 @@
+"""The routes, one module for each group. A route turns HTTP into one call of governance and its answer into JSON."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from api.strict_json import StrictRoute
+
+
+def router(tag: str) -> APIRouter:
+    return APIRouter(route_class=StrictRoute, tags=[tag], redirect_slashes=False)

@@ -29,8 +29,6 @@ from governance.ledger.tables import principals
 from governance.model import Principal, Role, timestamp
 from governance.throttle import Counter
 
-Connection = sa.Connection  # for callers who may not import sqlalchemy
-
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:

@@ -1,0 +1,49 @@
+"""Structured logs: one JSON line for each event.
+
+Invariants
+- Only the fields that a call names are written; nobody logs an object, a body, a header or an error's text.
+- No e-mail address, password, token, purpose or private statistic: principals appear by their opaque ids.
+
+This module does not: configure the logs of other libraries, except that uvicorn's access log (it holds query strings)
+is off.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import TextIO
+
+import structlog
+
+
+def configure(stream: TextIO | None = None) -> None:
+    """Once for each process, by whoever starts it."""
+    logging.getLogger("uvicorn.access").disabled = True
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(sort_keys=True),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger() -> structlog.typing.FilteringBoundLogger:
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return log
+
+
+def failure(error: BaseException) -> dict[str, object]:
+    """What may be logged of an unexpected error: its class and where it happened. Its text may quote anything."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    cause = error.__cause__ or error.__context__
+    return {
+        "error": type(error).__qualname__,
+        "cause": None if cause is None else type(cause).__qualname__,
+        "at": [f"{'/'.join(frame.filename.split('/')[-2:])}:{frame.lineno} {frame.name}" for frame in frames],
+    }
