@@ -113,7 +113,10 @@ class TrainRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why: ``code`` is the rule's own; ``source`` is ``organisation``, ``owner:<policy id>``, ``budget`` or ``system``."""
+    """Why. ``code`` is the rule's own.
+
+    ``source`` is ``organisation``, ``owner:<policy id>``, ``budget`` or ``system``.
+    """
 
     code: str
     message: str
@@ -132,7 +135,10 @@ class Clamp:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The closed vocabulary of policy limits after the merge. Only the first three clamp; a breach of another refuses."""
+    """The closed vocabulary of policy limits after the merge.
+
+    Only the first three clamp; a breach of another refuses.
+    """
 
     max_rounds: int | None = None
     max_clients_per_round: int | None = None
@@ -296,7 +302,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """Something that a watcher sees. Functions of the request, declared sizes and round counts only (privacy rule 10)."""
+    """Something that a watcher sees.
+
+    Functions of the request, declared sizes and round counts only (privacy rule 10).
+    """
 
     id: int
     run_id: str

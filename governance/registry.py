@@ -19,6 +19,7 @@ from datetime import datetime
 
 from accountant.errors import AccountantError
 from accountant.filter import Budget
+from governance import budget_state
 from governance.errors import ConflictError, ConstraintError, ForbiddenError, InvalidRequestError, NotFoundError
 from governance.ledger import budgets, catalogue, entries, policies
 from governance.ledger.database import Connection, Database
@@ -125,7 +126,9 @@ class Registry:
         _require(owner, Role.OWNER)
         _checked_name(name)
         if not SMALLEST_POPULATION <= declared_size <= LARGEST_POPULATION:
-            raise _invalid("declared_size", "is out of range", f"between {SMALLEST_POPULATION} and {LARGEST_POPULATION}")
+            raise _invalid(
+                "declared_size", "is out of range", f"between {SMALLEST_POPULATION} and {LARGEST_POPULATION}"
+            )
         try:
             budget = Budget.open(epsilon, delta)
         except AccountantError as error:
@@ -138,9 +141,7 @@ class Registry:
         try:
             with self._database.write() as connection:
                 catalogue.insert_population(connection, population, budget)
-                budgets.open_balance(
-                    connection, population.id, ("population", population.id), len(budget.orders)
-                )
+                budgets.open_balance(connection, population.id, ("population", population.id), len(budget.orders))
                 entries.append(connection, "population_opened", now, facts, population_id=population.id)
         except ConstraintError as error:
             raise ConflictError(f"there is a population named {name!r} already") from error
@@ -157,9 +158,7 @@ class Registry:
                 return population
         raise NotFoundError(f"there is no population {population_id!r} that you can see")
 
-    def set_quota(
-        self, owner: Principal, population_id: str, scope: str, scope_id: str, epsilon: float
-    ) -> Quota:
+    def set_quota(self, owner: Principal, population_id: str, scope: str, scope_id: str, epsilon: float) -> Quota:
         """Caps one project's or one researcher's share of a population. What they spent before counts."""
         _require(owner, Role.OWNER)
         population = self.population(owner, population_id)
@@ -181,6 +180,10 @@ class Registry:
             if not known:
                 raise NotFoundError(f"there is no {scope} {scope_id!r}")
             budgets.lock_balances(connection, population_id)
+            try:
+                replace(budget_state.read(connection, population_id).budget, epsilon=quota.epsilon)
+            except AccountantError as error:
+                raise InvalidRequestError(f"the quota could never admit anything: {error}") from error
             budgets.set_quota(connection, quota)
             facts = {"scope": scope, "scope_id": scope_id, "epsilon": quota.epsilon, "by": owner.id}
             entries.append(connection, "quota_set", now, facts, population_id=population_id)
@@ -211,7 +214,10 @@ class Registry:
         holdout_handle: str | None,
         max_examples_per_unit: int,
     ) -> Dataset:
-        """``assets`` come with any id; each gets a fresh random one. Raises ``InvalidRequestError``, ``ConflictError``."""
+        """``assets`` come with any id; each gets a fresh random one.
+
+        Raises ``InvalidRequestError``, ``ConflictError``.
+        """
         _require(owner, Role.OWNER)
         population = self.population(owner, population_id)
         _checked_name(name)

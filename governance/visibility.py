@@ -1,8 +1,8 @@
 """Who sees what, in one place.
 
 Invariants
-- Auditors and administrators see everything; owners their populations and all below; researchers the catalogue, their own
-  projects and their own runs.
+- Auditors and administrators see everything; owners their populations and all below; researchers the catalogue, their
+  own projects and their own runs.
 """
 
 from __future__ import annotations

@@ -179,9 +179,7 @@ def debit(
 
 def release_undebited(connection: sa.Connection, held: Reservation, entry: int) -> None:
     """Gives back what was never debited, and closes the reservation."""
-    _update(
-        connection, held.run_id, {"rounds_released": held.rounds_released + held.undebited, "state": "closed"}
-    )
+    _update(connection, held.run_id, {"rounds_released": held.rounds_released + held.undebited, "state": "closed"})
     if held.undebited:
         _move(connection, held, entry, release=held.undebited)
 
@@ -221,4 +219,5 @@ def read_quotas(connection: sa.Connection, population_id: str, wanted: tuple[Sco
 
 
 def budget_document(connection: sa.Connection, population_id: str) -> str:
-    return connection.execute(sa.select(populations.c.budget).where(populations.c.id == population_id)).scalar_one()
+    query = sa.select(populations.c.budget).where(populations.c.id == population_id)
+    return str(connection.execute(query).scalar_one())

@@ -40,7 +40,11 @@ def insert_principal(connection: sa.Connection, principal: Principal, created_at
 
 
 def select_principals(
-    connection: sa.Connection, *, principal_id: str | None = None, email: str | None = None, disabled: bool | None = None
+    connection: sa.Connection,
+    *,
+    principal_id: str | None = None,
+    email: str | None = None,
+    disabled: bool | None = None,
 ) -> list[Principal]:
     query = sa.select(principals)
     if principal_id is not None:
@@ -156,7 +160,10 @@ def select_populations(
 
 
 def insert_dataset(connection: sa.Connection, dataset: Dataset) -> None:
-    """The dataset, its assets and its first version. Raises ``sqlalchemy.exc.IntegrityError`` if name or handle are taken."""
+    """The dataset, its assets and its first version.
+
+    Raises ``sqlalchemy.exc.IntegrityError`` if name or handle are taken.
+    """
     connection.execute(
         datasets.insert(),
         {
@@ -223,13 +230,13 @@ def select_datasets(
         .subquery()
     )
     query = (
-        sa.select(datasets, dataset_versions.c.version, dataset_versions.c.version_handle, dataset_versions.c.holdout_handle)
+        sa.select(
+            datasets, dataset_versions.c.version, dataset_versions.c.version_handle, dataset_versions.c.holdout_handle
+        )
         .join(newest, newest.c.dataset_id == datasets.c.id)
         .join(
             dataset_versions,
-            sa.and_(
-                dataset_versions.c.dataset_id == datasets.c.id, dataset_versions.c.version == newest.c.version
-            ),
+            sa.and_(dataset_versions.c.dataset_id == datasets.c.id, dataset_versions.c.version == newest.c.version),
         )
     )
     if dataset_id is not None:

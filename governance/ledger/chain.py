@@ -1,7 +1,8 @@
 """What an entry is, as bytes: canonical JSON and its RFC 6962 leaf hash. No database, no SQLAlchemy.
 
 Invariants
-- The body is RFC 8785 canonical JSON with the entry's own index, kind and time in it; the leaf hash is over these bytes.
+- The body is RFC 8785 canonical JSON with the entry's own index, kind and time in it; the leaf hash is over these
+  bytes.
 - Amounts of budget are decimal strings: canonical JSON has no integers beyond 2^53.
 - ``ENTRY_VERSION`` is stored in each body; a stored meaning never changes, a new version is added.
 """

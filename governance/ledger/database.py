@@ -1,7 +1,8 @@
 """The one door to the database: engines, and the two kinds of transaction.
 
 Invariants
-- ``write()`` commits when its block ends normally and leaves nothing behind otherwise; the caller answers only after it.
+- ``write()`` commits when its block ends normally and leaves nothing behind otherwise; the caller answers only after
+  it.
 - On SQLite a writer takes the write lock before its first read (``BEGIN IMMEDIATE``), so what it reads cannot change
   under it. On PostgreSQL writers lock rows by name (``SELECT … FOR UPDATE`` in the store modules).
 - SQLite runs WAL with ``synchronous=FULL``: a commit survives power loss. ``recursive_triggers=ON`` makes
@@ -52,7 +53,10 @@ class Database:
 
     @staticmethod
     def open(url: str) -> Database:
-        """Opens ``sqlite:///file``, ``postgresql://…`` or ``postgresql+psycopg://…``. Raises ``StorageError`` for others."""
+        """Opens ``sqlite:///file``, ``postgresql://…`` or ``postgresql+psycopg://…``.
+
+        Raises ``StorageError`` for others.
+        """
         try:
             parsed = make_url(url)
         except sa.exc.ArgumentError as error:
@@ -84,7 +88,10 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads: one snapshot on SQLite, read committed on PostgreSQL. Raises ``StorageError``."""
+        """A transaction that only reads: one snapshot on SQLite, read committed on PostgreSQL.
+
+        Raises ``StorageError``.
+        """
         with _translated(), self.engine.connect() as connection:
             yield connection
 

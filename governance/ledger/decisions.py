@@ -1,4 +1,7 @@
-"""SQL of decisions' side table and of idempotency keys. The side table may be erased; the ledger keeps salted digests."""
+"""SQL of decisions' side table and of idempotency keys.
+
+The side table may be erased; the ledger keeps salted digests.
+"""
 
 from __future__ import annotations
 
@@ -50,10 +53,21 @@ def insert(
 
 
 def document(connection: sa.Connection, decision_id: str) -> dict[str, Any] | None:
-    text = connection.execute(
-        sa.select(decisions.c.document).where(decisions.c.id == decision_id)
-    ).scalar_one_or_none()
+    text = connection.execute(sa.select(decisions.c.document).where(decisions.c.id == decision_id)).scalar_one_or_none()
     return None if text is None else dict(json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    researcher_id: str
+    population_id: str
+
+
+def subjects(connection: sa.Connection, decision_id: str) -> Subjects | None:
+    """Whom a decision is about; None if it does not exist."""
+    query = sa.select(decisions.c.researcher_id, decisions.c.population_id).where(decisions.c.id == decision_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Subjects(*row)
 
 
 def remember(connection: sa.Connection, key: IdempotencyKey, decision_id: str, at: datetime) -> None:

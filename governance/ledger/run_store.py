@@ -78,7 +78,9 @@ def select_runs(
     if state is not None:
         query = query.where(runs.c.state == state.value)
     if before is not None:
-        query = query.where(sa.tuple_(runs.c.created_at, runs.c.id) < sa.tuple_(*before))
+        query = query.where(
+            sa.tuple_(runs.c.created_at, runs.c.id) < sa.tuple_(sa.literal(before[0]), sa.literal(before[1]))
+        )
     rows = connection.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)).mappings()
     return [_run(row) for row in rows]
 
@@ -105,7 +107,9 @@ def _run(row: Mapping[Any, Any]) -> Run:
 
 def lock_run(connection: sa.Connection, run_id: str) -> RunState | None:
     """Locks the run's row; None if there is no such run."""
-    state = connection.execute(sa.select(runs.c.state).where(runs.c.id == run_id).with_for_update()).scalar_one_or_none()
+    state = connection.execute(
+        sa.select(runs.c.state).where(runs.c.id == run_id).with_for_update()
+    ).scalar_one_or_none()
     return None if state is None else RunState(state)
 
 
@@ -121,9 +125,7 @@ def oldest_queued(connection: sa.Connection) -> tuple[str, dict[str, Any]] | Non
     return None if row is None else (row[0], json.loads(row[1]))
 
 
-def set_state(
-    connection: sa.Connection, run_id: str, state: RunState, at: datetime, reason: str | None = None
-) -> None:
+def set_state(connection: sa.Connection, run_id: str, state: RunState, at: datetime, reason: str | None = None) -> None:
     connection.execute(
         runs.update()
         .where(runs.c.id == run_id)
@@ -132,9 +134,7 @@ def set_state(
 
 
 def set_rounds_done(connection: sa.Connection, run_id: str, rounds: int, at: datetime) -> None:
-    connection.execute(
-        runs.update().where(runs.c.id == run_id).values(rounds_done=rounds, updated_at=timestamp(at))
-    )
+    connection.execute(runs.update().where(runs.c.id == run_id).values(rounds_done=rounds, updated_at=timestamp(at)))
 
 
 def rounds_done(connection: sa.Connection, run_id: str) -> int:
@@ -142,7 +142,9 @@ def rounds_done(connection: sa.Connection, run_id: str) -> int:
 
 
 def grant_template(connection: sa.Connection, run_id: str) -> dict[str, Any]:
-    return dict(json.loads(connection.execute(sa.select(runs.c.grant_template).where(runs.c.id == run_id)).scalar_one()))
+    return dict(
+        json.loads(connection.execute(sa.select(runs.c.grant_template).where(runs.c.id == run_id)).scalar_one())
+    )
 
 
 def next_fencing_token(connection: sa.Connection) -> int:

@@ -1,9 +1,10 @@
 """The tables of registry, budget, runs and ledger. SQLAlchemy Core; no queries here.
 
 Invariants
-- ``ledger_entries``, ``populations``, ``dataset_versions``, ``debits``, ``policy_sources`` and ``policy_activations`` are
-  append-only: triggers refuse UPDATE, DELETE and TRUNCATE (``APPEND_ONLY``; the migration makes them).
-- Amounts of budget are vectors of big integers in a BLOB (``vectors.py``), never SQL numbers, so nothing can wrap or round.
+- ``ledger_entries``, ``populations``, ``dataset_versions``, ``debits``, ``policy_sources`` and ``policy_activations``
+  are append-only: triggers refuse UPDATE, DELETE and TRUNCATE (``APPEND_ONLY``; the migration makes them).
+- Amounts of budget are vectors of big integers in a BLOB (``vectors.py``), never SQL numbers, so nothing can wrap or
+  round.
 - A balance keeps two vectors. ``committed`` = debited + reserved + quarantined is what admission counts; ``debited`` is
   what was spent. Quarantine therefore moves no amount, and a debit never changes ``committed``.
 - Personal text (e-mail, names, purpose, the policy's input) stays out of ``ledger_entries``.
@@ -28,7 +29,7 @@ APPEND_ONLY = (
     "policy_activations",
 )
 
-# --- people and projects -------------------------------------------------------------------------------------------
+# --- people and projects ---
 
 principals = sa.Table(
     "principals",
@@ -58,7 +59,7 @@ project_members = sa.Table(
     sa.Column("principal_id", ID, sa.ForeignKey("principals.id"), primary_key=True),
 )
 
-# --- populations, budgets, datasets ----------------------------------------------------------------------------------
+# --- populations, budgets, datasets ---
 
 populations = sa.Table(
     "populations",
@@ -129,7 +130,7 @@ assets = sa.Table(
     sa.UniqueConstraint("dataset_id", "name"),
 )
 
-# --- the ledger --------------------------------------------------------------------------------------------------------
+# --- the ledger ---
 
 log_head = sa.Table(  # one row; whoever appends locks it, so indexes are dense and in commit order
     "log_head",
@@ -180,7 +181,7 @@ idempotency_keys = sa.Table(
     sa.Column("created_at", TIME, nullable=False),
 )
 
-# --- runs --------------------------------------------------------------------------------------------------------------
+# --- runs ---
 
 runs = sa.Table(
     "runs",
@@ -262,7 +263,7 @@ run_events = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 
-# --- policies ----------------------------------------------------------------------------------------------------------
+# --- policies ---
 
 policy_sources = sa.Table(
     "policy_sources",

@@ -1,0 +1,93 @@
+"""The budgets that bind one request, read as one value: caps for the filter, readings for people.
+
+Invariants
+- The population's cap always comes first; only it carries a claim. Quotas use the population's own orders and weights.
+
+This module does not: decide, or change an amount.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from accountant.calibration import Cap
+from accountant.curve import ACCOUNTANT
+from accountant.filter import Budget, zero
+from accountant.odometer import epsilon_reading
+from governance.ledger import budgets, entries
+from governance.ledger.budgets import Balance, Scope
+from governance.ledger.database import Connection
+from governance.model import BudgetReading, Quota
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    budget: Budget
+    population_id: str
+    balances: dict[Scope, Balance]
+    quotas: tuple[Quota, ...]
+    as_of_entry: int
+
+    @property
+    def caps(self) -> tuple[Cap, ...]:
+        caps = [Cap("the population's budget", self.budget, self._spent(("population", self.population_id)))]
+        for quota in self.quotas:
+            name = f"the {quota.scope}'s quota"
+            caps.append(Cap(name, self._quota_budget(quota), self._spent((quota.scope, quota.scope_id))))
+        return tuple(caps)
+
+    def readings(self) -> tuple[BudgetReading, ...]:
+        """The population's reading, then one for each quota."""
+        found = [self._reading(("population", self.population_id), self.budget)]
+        found += [self._reading((quota.scope, quota.scope_id), self._quota_budget(quota)) for quota in self.quotas]
+        return tuple(found)
+
+    def _quota_budget(self, quota: Quota) -> Budget:
+        return replace(self.budget, epsilon=quota.epsilon)
+
+    def _spent(self, scope: Scope) -> tuple[int, ...]:
+        balance = self.balances.get(scope)
+        return zero(self.budget.orders) if balance is None else balance.committed
+
+    def _reading(self, scope: Scope, budget: Budget) -> BudgetReading:
+        balance = self.balances.get(scope)
+        nothing = zero(budget.orders)
+        committed, debited = (nothing, nothing) if balance is None else (balance.committed, balance.debited)
+        return BudgetReading(
+            scope=scope[0],
+            scope_id=scope[1],
+            guarantee_epsilon=budget.epsilon,
+            delta=budget.delta,
+            spent_epsilon=_reading(budget, debited),
+            committed_epsilon=_reading(budget, committed),
+            accountant=ACCOUNTANT,
+            as_of_entry=self.as_of_entry,
+        )
+
+
+def read(connection: Connection, population_id: str, quota_scopes: Sequence[Scope] | None = None) -> BudgetState:
+    """``quota_scopes``: only the quotas of these (project, researcher); None means all of the population's."""
+    quotas = tuple(
+        budgets.read_quotas(connection, population_id, None if quota_scopes is None else tuple(quota_scopes))
+    )
+    wanted = (("population", population_id), *((quota.scope, quota.scope_id) for quota in quotas))
+    return BudgetState(
+        budget=_budget(budgets.budget_document(connection, population_id)),
+        population_id=population_id,
+        balances=budgets.read_balances(connection, population_id, wanted),
+        quotas=quotas,
+        as_of_entry=entries.size(connection) - 1,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _budget(document: str) -> Budget:
+    return Budget.from_document(json.loads(document))  # immutable for life, so it can be remembered
+
+
+@lru_cache(maxsize=4096)
+def _reading(budget: Budget, spent: tuple[int, ...]) -> float:
+    return epsilon_reading(budget, spent, budget.delta)

@@ -1,0 +1,106 @@
+"""Fits a request into what remains of its budgets. Pure; the solvers are ``accountant.calibration``.
+
+Invariants
+- Clamping only tightens (privacy rule 15): a higher noise multiplier, fewer clients per round, fewer rounds.
+- In the order given each parameter is used as far as it goes before the next one is touched.
+- What is returned fits every cap with the curve that will be charged, not with an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from accountant import calibration
+from accountant.calibration import Cap
+from accountant.curve import Curve, round_curve
+from accountant.events import PoissonGaussian
+from governance.model import Clamp, TrainRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    request: TrainRequest
+    event: PoissonGaussian
+    curve: Curve
+    clamps: tuple[Clamp, ...]
+
+
+def event_of(request: TrainRequest, pool_size: int) -> PoissonGaussian:
+    """What the run will be charged as.
+
+    Drawing the pool earns no credit: the probability is within the pool (rule 6).
+    """
+    return PoissonGaussian(request.clients_per_round / pool_size, request.noise_multiplier, request.rounds)
+
+
+def fit(request: TrainRequest, caps: Sequence[Cap], order: Sequence[str], *, pool_size: int) -> Fitted | Cap:
+    """The request, clamped where it has to be; or the cap that cannot be met. Raises ``AccountantError``."""
+    orders = caps[0].budget.orders
+    blocking = _blocking(request, caps, orders, pool_size)
+    if blocking is None:
+        return _fitted(request, request, orders, pool_size, ())
+    original, binding = request, blocking
+    for parameter in order:
+        request, done = _tighten(request, parameter, caps, orders, pool_size)
+        if done:
+            if _blocking(request, caps, orders, pool_size) is not None:
+                return binding  # a solver that does not keep its promise must not approve
+            return _fitted(original, request, orders, pool_size, order, binding)
+    return binding
+
+
+def _tighten(
+    request: TrainRequest, parameter: str, caps: Sequence[Cap], orders: tuple[float, ...], pool_size: int
+) -> tuple[TrainRequest, bool]:
+    """The request with this one parameter tightened, and whether it fits now."""
+    sampling_probability = request.clients_per_round / pool_size
+    if parameter == "noise_multiplier":
+        noise = calibration.smallest_noise_multiplier(
+            caps,
+            sampling_probability,
+            request.rounds,
+            at_least=request.noise_multiplier,
+            at_most=request.max_noise_multiplier,
+        )
+        best = request.max_noise_multiplier if noise is None else noise
+        return replace(request, noise_multiplier=max(request.noise_multiplier, best)), noise is not None
+    if parameter == "clients_per_round":
+        clients = calibration.largest_clients_per_round(
+            caps, pool_size, request.noise_multiplier, request.rounds, at_most=request.clients_per_round
+        )
+        return replace(request, clients_per_round=max(1, clients)), clients >= 1
+    if parameter == "rounds":
+        curve = round_curve(sampling_probability, request.noise_multiplier, orders)
+        rounds = calibration.largest_rounds(caps, curve, at_most=request.rounds)
+        return replace(request, rounds=max(1, rounds)), rounds >= 1
+    raise ValueError(f"{parameter!r} cannot be clamped")
+
+
+def _blocking(request: TrainRequest, caps: Sequence[Cap], orders: tuple[float, ...], pool_size: int) -> Cap | None:
+    event = event_of(request, pool_size)
+    curve = round_curve(event.sampling_probability, event.noise_multiplier, orders)
+    return calibration.fits(caps, curve.times(event.rounds))
+
+
+def _fitted(
+    original: TrainRequest,
+    request: TrainRequest,
+    orders: tuple[float, ...],
+    pool_size: int,
+    order: Sequence[str],
+    binding: Cap | None = None,
+) -> Fitted:
+    event = event_of(request, pool_size)
+    clamps = tuple(
+        Clamp(
+            name,
+            getattr(original, name),
+            getattr(request, name),
+            "budget",
+            f"what remains of {binding.name} does not allow more" if binding else "",
+        )
+        for name in order
+        if getattr(original, name) != getattr(request, name)
+    )
+    return Fitted(request, event, round_curve(event.sampling_probability, event.noise_multiplier, orders), clamps)
