@@ -19,16 +19,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.errors import SettingsError
+
 PREFIX = "PYSYTFF_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")  # as a Host header writes them
 
 
 def _in_data_dir(name: str) -> Callable[[dict[str, Any]], Path]:
     return lambda known: Path(known.get("data_dir", "")) / name
-
-
-class SettingsError(Exception):
-    """The environment's settings are unfit; the text names each variable and what is wrong."""
 
 
 class Settings(BaseSettings):
@@ -40,7 +39,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("pysytff-data"), validate_default=True, description="everything the node keeps")
     host: str = Field("127.0.0.1", description="address the API listens on")
-    port: int = Field(8081, ge=1, le=65535, description="port the API listens on")
+    port: int = Field(8081, ge=0, le=65535, description="port the API listens on; 0: any free one")
     database_url: str = Field(
         default_factory=lambda known: f"sqlite:///{known.get('data_dir', '')}/node.sqlite3",
         validation_alias="DATABASE_URL",
@@ -56,7 +55,11 @@ class Settings(BaseSettings):
     opa_token: SecretStr | None = Field(None, description="the token that the policy engine at OPA_URL asks for")
     opa_path: Path | None = Field(None, description="the opa binary of the managed child")
     opa_timeout_s: Annotated[float, Field(gt=0, le=30)] = 1.0
-    api_url: str | None = Field(None, description="where the runner reaches the API; unset: the address above")
+    api_url: str | None = Field(None, description="where a runner reaches the API; unset: the address above")
+    allowed_hosts: str = Field(
+        "", description="names that a Host header may carry beside loopback, separated by commas; unset: HOST"
+    )
+    secure_cookies: bool = Field(False, description="people reach the service over HTTPS (through a proxy)")
     trusted_proxies: str = Field("", description="addresses whose X-Forwarded-For is believed, separated by commas")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -112,11 +115,21 @@ class Settings(BaseSettings):
 
     @property
     def own_url(self) -> str:
-        """Where processes on this machine, and the runner unless told otherwise, reach the API."""
-        if self.api_url:
-            return self.api_url
+        """Where processes on this machine reach the API."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def runner_url(self) -> str:
+        """Where a runner on a host of its own reaches the API."""
+        return self.api_url or self.own_url
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """What a Host header may say. A wildcard address names no host, so whoever listens there lists the names."""
+        named = tuple(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
+        listening = f"[{self.host}]" if ":" in self.host else self.host.lower()
+        return tuple(dict.fromkeys((*LOOPBACK_NAMES, *(named or (listening,)))))
 
     @property
     def on_loopback(self) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from api.settings import SettingsError, load
+from api.errors import SettingsError
+from api.settings import load
 
 
 @pytest.fixture(autouse=True)
@@ -96,4 +97,15 @@ def test_neither_token_nor_database_password_shows_in_the_representation() -> No
     ],
 )
 def test_the_runner_reaches_the_api_where_it_listens(host: str, expected: str) -> None:
-    assert expected == load(host=host).own_url
+    assert expected == load(host=host).runner_url
+
+
+def test_a_runner_elsewhere_is_told_where_the_api_is() -> None:
+    settings = load(api_url="https://gate.example/")
+
+    assert ("https://gate.example", "http://127.0.0.1:8081") == (settings.runner_url, settings.own_url)
+
+
+def test_a_host_header_may_name_loopback_and_the_names_given_or_else_the_address_listened_on() -> None:
+    assert ("127.0.0.1", "localhost", "[::1]", "node.example") == load(host="node.example").host_names
+    assert ("127.0.0.1", "localhost", "[::1]", "gate.example") == load(host="0.0.0.0", allowed_hosts=" Gate.example ,").host_names

@@ -1,0 +1,161 @@
+"""``pysytff-server policy | dataset | user``: what operators and owners do with a node that exists.
+
+Invariants
+- Commands that act on the node itself read its folder; commands that act for a person go over REST, as that person.
+
+This module does not: do the work (``node.py``, ``owner.py``).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli_common import DataDir, Url, load_settings, out, plain
+from api.errors import NodeError
+
+policy = typer.Typer(help="Policies in Rego: check them, and put them in force.", no_args_is_help=True)
+dataset = typer.Typer(help="Populations and datasets, as their owner.", no_args_is_help=True)
+user = typer.Typer(help="The people of this node.", no_args_is_help=True)
+
+PolicyFile = Annotated[Path, typer.Argument(help="Rego source of the package owners.<id>", exists=True, dir_okay=False)]
+PolicyId = Annotated[str, typer.Option("--id", help="the policy's id, as datasets name it: a-z, 0-9, _")]
+
+
+@policy.command("check")
+def policy_check(file: PolicyFile, id: PolicyId) -> None:
+    """Check an owner's policy as activation does: syntax, types against the input's schema, permitted builtins."""
+    from api import node
+
+    node.check_policy(id, file.read_text(encoding="utf-8"))
+    out.print(f"{plain(str(file))}: fit to be activated as {id}")
+
+
+@policy.command("activate")
+def policy_activate(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Rego source; left out: the organisation's policies as they lie on disk", exists=True),
+    ] = None,
+    id: Annotated[str | None, typer.Option("--id", help="the policy's id, with FILE")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Put a policy in force. It is one entry in the ledger; a running node serves it within about a second."""
+    from api import node
+
+    if (file is None) != (id is None):
+        raise NodeError("FILE and --id go together; without both, the organisation's policies are activated")
+    source = file.read_text(encoding="utf-8") if file else ""
+    active = node.activate_policy(load_settings(data_dir), id, source)
+    out.print(f"in force: revision {active.revision}")
+
+
+@policy.command("list")
+def policy_list(data_dir: DataDir = None) -> None:
+    """What is in force: each policy with the digest of its source."""
+    from rich.table import Table
+
+    from api import node
+
+    active = node.policies_in_force(load_settings(data_dir))
+    if active is None:
+        out.print("nothing is in force, so every request is refused")
+        return
+    table = Table("policy", "digest", title=f"revision {active.revision}", title_justify="left", box=None)
+    for name, digest in sorted(active.digests.items()):
+        table.add_row(name, digest)
+    out.print(table)
+
+
+@user.command("invite")
+def user_invite(
+    email: Annotated[str, typer.Argument(help="e-mail address")],
+    role: Annotated[str, typer.Option(help="owner, researcher, auditor or admin")],
+    name: Annotated[str, typer.Option(help="name to show")] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Invite somebody. The token that is printed is theirs to set a password with, once."""
+    from api import node
+
+    token, until = node.invite(load_settings(data_dir), email, role, name or email)
+    out.print(f"invitation for {plain(email)} ({role}), good until {until}:\n  {token}")
+    out.print("They accept it with POST /v1/users/accept, or: pysytff-server user accept")
+
+
+@user.command("accept")
+def user_accept(url: Url = None) -> None:
+    """Accept an invitation: set a password with the token."""
+    from api import owner
+
+    token = typer.prompt("Invitation token")
+    password = typer.prompt("Password (12 characters or more)", hide_input=True, confirmation_prompt=True)
+    owner.accept(url or load_settings().own_url, token, password)
+    out.print("accepted; log in with the e-mail address and this password")
+
+
+@user.command("password")
+def user_password(email: Annotated[str, typer.Argument(help="e-mail address")], data_dir: DataDir = None) -> None:
+    """Give somebody a new random password, shown once. Their sessions end."""
+    from api import node
+
+    out.print(f"new password of {plain(email)}: {node.reset_password(load_settings(data_dir), email)}")
+
+
+Email = Annotated[
+    str, typer.Option("--email", help="the owner's e-mail address; the password is asked for", prompt=True)
+]
+
+
+@dataset.command("open-population")
+def open_population(
+    name: Annotated[str, typer.Argument(help="its name")],
+    size: Annotated[int, typer.Option(help="how many people, as declared; rounded as you like")],
+    epsilon: Annotated[float, typer.Option(help="the guarantee for its whole life; it never changes")],
+    delta: Annotated[float, typer.Option(help="well below 1/size")],
+    email: Email,
+    url: Url = None,
+) -> None:
+    """Open a population: the people that one budget protects, for life."""
+    from api import owner
+
+    with owner.Session(url or load_settings().own_url, email, _password(email)) as session:
+        made = session.open_population(name, size, epsilon, delta)
+    out.print(f"population {plain(name)}: {made['id']}")
+
+
+@dataset.command("add")
+def dataset_add(
+    name: Annotated[str, typer.Argument(help="the dataset's name")],
+    file: Annotated[Path, typer.Option(help="an .npz, .csv or .parquet file", exists=True, dir_okay=False)],
+    unit_column: Annotated[str, typer.Option(help="the column that says whose row it is: who is protected")],
+    assets: Annotated[Path, typer.Option(help="JSON: name, dtype, shape (and ranges) of each asset", exists=True)],
+    population: Annotated[str, typer.Option(help="name or id of the population")],
+    policy: Annotated[str, typer.Option(help="id of an active owner policy")],
+    max_examples_per_unit: Annotated[int, typer.Option(min=1, help="a person's rows beyond it are left out")],
+    email: Email,
+    description: Annotated[str, typer.Option(help="what researchers read")] = "",
+    holdout: Annotated[
+        Path | None, typer.Option(help="public data of the same columns, for evaluation", exists=True)
+    ] = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Lay a file out under the node's data root, by privacy unit, and register it as its owner."""
+    from api import owner
+
+    settings = load_settings(data_dir)
+    files = owner.DatasetFiles(file, unit_column, assets, max_examples_per_unit, holdout)
+    with owner.Session(url or settings.own_url, email, _password(email)) as session:
+        population_id = session.population_id(population)
+        handle, holdout_handle = owner.lay_out(files, settings.data_root)
+        made = session.register(name, description, population_id, policy, files, handle, holdout_handle)
+    out.print(f"dataset {plain(name)}: {made['id']}")
+
+
+def _password(email: str) -> str:
+    """From PYSYTFF_PASSWORD, or asked for: on a command line every user of the machine could read it."""
+    answer: str = os.environ.get("PYSYTFF_PASSWORD") or typer.prompt(f"Password of {email}", hide_input=True)
+    return answer

@@ -1,0 +1,90 @@
+"""The API process: settings → services → application → uvicorn, on a socket that is bound already.
+
+Invariants
+- Whoever starts the API binds the socket first, so a port in use is found before anything starts, and the API listens
+  on exactly that port. A child gets it as a file descriptor.
+- It waits a bounded time for open answers when it ends.
+
+This module does not: own the policy engine or the runner (``up.py`` does).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import uvicorn
+
+from api import logging, node
+from api.app import ApiOptions, Services, create_app
+from api.errors import NodeError
+from api.settings import Settings
+from governance.admission import Admission
+from governance.identity import Identity
+from governance.ledger.database import Database
+from governance.policy.opa import PolicyEngine
+from governance.queries import Queries
+from governance.registry import Registry
+from governance.results import ResultStore
+from governance.settlement import Settlement
+from governance.tokens import SigningKey
+
+LAST_ANSWERS_S = 5
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Binds the API's address. Raises ``NodeError`` if that is not possible, with what to do."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host} port {settings.port}"
+        raise NodeError(
+            f"cannot listen on {where}: {error.strerror or error}; stop what uses it, or choose another with --port "
+            "or PYSYTFF_PORT"
+        ) from error
+    return listener
+
+
+def inherited(descriptor: int) -> socket.socket:
+    return socket.socket(fileno=descriptor)
+
+
+def compose(settings: Settings) -> Services:
+    """Everything the API calls. ``settings`` names a policy engine that runs."""
+    if settings.opa_url is None:
+        raise NodeError("the API needs PYSYTFF_OPA_URL and PYSYTFF_OPA_TOKEN; `pysytff-server up` provides them")
+    database = Database.open(settings.database_url)
+    results = ResultStore(settings.results_dir)
+    registry = Registry(database)
+    engine = PolicyEngine(settings.opa_url, node.opa_token(settings), timeout_s=settings.opa_timeout_s)
+    return Services(
+        database=database,
+        registry=registry,
+        admission=Admission(database, engine),
+        settlement=Settlement(database, results),
+        queries=Queries(database, results),
+        identity=Identity(database, registry, SigningKey.load_or_create(settings.token_key_file)),
+        engine=engine,
+        options=ApiOptions(allowed_hosts=settings.host_names, secure_cookies=settings.secure_cookies),
+    )
+
+
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Returns when a signal has ended it and the open answers are done, or their time is up."""
+    os.umask(0o077)
+    logging.configure()
+    config = uvicorn.Config(
+        create_app(compose(settings)),
+        log_config=None,  # one structured line a request, from the gateway
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
+        timeout_graceful_shutdown=LAST_ANSWERS_S,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
