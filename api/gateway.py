@@ -137,7 +137,7 @@ class _Exchange:
                 headers["Content-Security-Policy"] = _DOCS_POLICY
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Request-ID"] = self.request_id
-            message = message | {"headers": headers.raw}
+            message["headers"] = headers.raw
         await self._send(message)
 
     def log(self) -> None:

@@ -74,8 +74,11 @@ class Problem(BaseModel):
     decision: dict[str, Any] | None = None
 
 
-class ApiError(Exception):
-    """What is wrong with a request as HTTP, before governance hears of it."""
+class ApiError(HTTPException):
+    """What is wrong with a request as HTTP, before governance hears of it.
+
+    An ``HTTPException``, because FastAPI lets only those out of the reading of a body.
+    """
 
     def __init__(
         self,
@@ -87,11 +90,8 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
         **extensions: object,
     ) -> None:
-        super().__init__(detail)
-        self.status = status
+        super().__init__(status, detail, dict(headers or {}))
         self.code = code
-        self.detail = detail
-        self.headers = dict(headers or {})
         self.extensions = ({"errors": list(problems)} if problems else {}) | extensions
 
 
@@ -163,7 +163,7 @@ async def _api_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
     request.state.problem_code = error.code
     return problem(
-        error.status,
+        error.status_code,
         error.code,
         error.detail,
         _request_id(request),

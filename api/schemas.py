@@ -14,15 +14,22 @@ import hashlib
 from typing import Annotated, Any, Literal, Self
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from governance.model import Asset, OnExceed, Role, TrainRequest
+from governance.policy.wire import is_plain_text
 
 LARGEST_COUNT = 10**10  # of people; far below 2^53
-_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]+$"
+
+
+def _plain(text: str) -> str:
+    if not is_plain_text(text):
+        raise ValueError("holds control characters, or characters that reorder what a reader sees")
+    return text
+
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_PRINTABLE)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_plain)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$")]
 Email = Annotated[
     str,
@@ -166,9 +173,7 @@ class TrainRequestIn(Body):
     max_noise_multiplier: Annotated[
         Finite, Field(ge=0.1, le=1e4, description="clamping raises noise_multiplier up to this, 0.1 to 10000")
     ] = 100.0
-    clipping_norm: Annotated[Finite, Field(ge=1e-6, le=1e6, description="bound on one unit's update, 1e-6 to 1e6")] = (
-        1.0
-    )
+    clipping_norm: Annotated[Finite, Field(ge=1e-6, le=1e6, description="bound on a unit's update, 1e-6 to 1e6")] = 1.0
     mechanism: Literal["gaussian_fixed_clipping"] = "gaussian_fixed_clipping"
     loss: Literal[
         "sparse_categorical_crossentropy",
@@ -187,7 +192,7 @@ class TrainRequestIn(Body):
     server_momentum: Annotated[Finite, Field(ge=0, lt=1, description="0 to below 1")] = 0.0
     project: Annotated[Id | None, Field(description="id of a project of yours; left out: your personal one")] = None
     purpose: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000, pattern=_PRINTABLE)
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_plain)
     ] = "unspecified"
     on_exceed: Literal["clamp", "refuse"] = "clamp"
 

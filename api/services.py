@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request
 
@@ -11,12 +11,10 @@ from api.limits import Limits
 from governance.admission import Admission
 from governance.identity import Identity
 from governance.ledger.database import Database
+from governance.policy.opa import PolicyEngine
 from governance.queries import Queries
 from governance.registry import Registry
 from governance.settlement import Settlement
-
-if TYPE_CHECKING:
-    from governance.policy.opa import PolicyEngine
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 

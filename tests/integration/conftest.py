@@ -1,4 +1,4 @@
-"""Databases for integration tests: a SQLite file and a real PostgreSQL that needs no root, migrated and fresh per test."""
+"""Databases for integration tests: a SQLite file and a real PostgreSQL without root, migrated, fresh for each test."""
 
 from __future__ import annotations
 
