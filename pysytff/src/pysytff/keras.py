@@ -103,8 +103,8 @@ def _from_config(class_name: object, config: object) -> dict[str, Any]:
 def _chain(config: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The layers of a functional model from its one input to its one output; refuses branches and shared layers."""
     hint = "a model must be one chain of layers, each used once: the node knows no branches"
-    before: dict[str, list[str]] = {layer["name"]: _sources(layer.get("inbound_nodes")) for layer in layers}
-    by_name = {layer["name"]: layer for layer in layers}
+    before = {str(layer.get("name")): _sources(layer.get("inbound_nodes")) for layer in layers}
+    by_name = {str(layer.get("name")): layer for layer in layers}
     outputs = _sources(config.get("output_layers"))
     if len(outputs) != 1 or len(_sources(config.get("input_layers"))) != 1:
         raise _unsupported("model", "has several inputs or outputs", hint)

@@ -73,10 +73,10 @@ def is_loopback(host: str) -> bool:
 class Transport:
     """Requests to one node, authorised by ``keeper``'s tokens once it is set."""
 
-    def __init__(self, url: str, *, retry_delays_s: Sequence[float] = RETRY_DELAYS_S) -> None:
+    def __init__(self, url: str, *, retry_delays_s: Sequence[float] | None = None) -> None:
         self.url = base_url(url, "", None)
         self.keeper: TokenKeeper | None = None
-        self._retry_delays_s = tuple(retry_delays_s)
+        self._retry_delays_s = tuple(RETRY_DELAYS_S if retry_delays_s is None else retry_delays_s)
         self._client = httpx.Client(
             base_url=self.url,
             timeout=_TIMEOUT,
