@@ -48,26 +48,23 @@ def policy_activate(
 
     if (file is None) != (id is None):
         raise NodeError("FILE and --id go together; without both, the organisation's policies are activated")
-    source = file.read_text(encoding="utf-8") if file else ""
-    active = node.activate_policy(load_settings(data_dir), id, source)
+    policies = {id: file.read_text(encoding="utf-8")} if file and id else {}
+    active = node.activate_policies(load_settings(data_dir), policies)
     out.print(f"in force: revision {active.revision}")
 
 
 @policy.command("list")
 def policy_list(data_dir: DataDir = None) -> None:
     """What is in force: each policy with the digest of its source."""
-    from rich.table import Table
-
     from api import node
 
     active = node.policies_in_force(load_settings(data_dir))
     if active is None:
         out.print("nothing is in force, so every request is refused")
         return
-    table = Table("policy", "digest", title=f"revision {active.revision}", title_justify="left", box=None)
+    out.print(f"revision {active.revision}")
     for name, digest in sorted(active.digests.items()):
-        table.add_row(name, digest)
-    out.print(table)
+        out.print(f"  {name:<20} {digest}")
 
 
 @user.command("invite")

@@ -18,7 +18,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from governance.errors import ConflictError, InvalidRequestError
 from governance.identity import Identity
 from governance.ledger.database import Database
 from governance.model import Role, timestamp, utc_now
-from governance.policy import bundles
+from governance.policy import activation, bundles, gate
+from governance.policy.activation import ActivationStore
 from governance.policy.bundles import ActivePolicies
 from governance.registry import Registry
 from governance.tokens import SigningKey
@@ -96,7 +97,7 @@ def create(settings: Settings, email: str, *, demo: bool = False) -> FirstAdmin:
                 "the database has an admin already, but this folder is no finished node: another node uses it, "
                 "or an earlier init was interrupted (then start again from an empty folder and database)"
             ) from error
-        _activate(registry, {}, principal.id)
+        _activate(settings, registry, {}, principal.id)
         write_secret(settings.runner_credential_file, identity.create_runner_credential("runner of this node").secret)
     settings.node_file.write_text(json.dumps({"made_at": timestamp(utc_now()), "demo": demo}) + "\n")
     return FirstAdmin(principal.email or email, password)
@@ -114,8 +115,7 @@ def bundle_in_force(settings: Settings) -> Bundle:
             f"the organisation's policies in {ORGANISATION_POLICIES} are not those in force ({active.revision}); "
             "activate them with: pysytff-server policy activate"
         )
-    settings.bundle_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    destination = settings.bundle_dir / f"{active.revision}.tar.gz"
+    destination = settings.bundle_dir / bundles.BUNDLE_FILE
     return Bundle(bundles.build(ORGANISATION_POLICIES, owners, active.revision, destination), active)
 
 
@@ -126,23 +126,23 @@ def policies_in_force(settings: Settings) -> ActivePolicies | None:
 
 def check_policy(policy_id: str, source: str) -> None:
     """Raises ``InvalidRequestError`` with line, column and a hint for each finding."""
-    bundles.check(policy_id, source)
+    gate.check(policy_id, source, organisation_dir=ORGANISATION_POLICIES)
 
 
-def activate_policy(settings: Settings, policy_id: str | None = None, source: str = "") -> ActivePolicies:
-    """Puts an owner's policy in force, or with no id the organisation's as it lies on disk. Raises domain errors."""
+def activate_policies(settings: Settings, owner_policies: Mapping[str, str]) -> ActivePolicies:
+    """Puts these owners' policies in force, with the organisation's as it lies on disk. Raises domain errors."""
     require(settings)
     with _database(settings) as database:
-        registry = Registry(database)
-        owners = registry.owner_policies()
-        if policy_id is not None:
-            bundles.check(policy_id, source)
-            owners[policy_id] = source
-        return _activate(registry, owners, None)
+        return _activate(settings, Registry(database), owner_policies, None)
 
 
-def _activate(registry: Registry, owners: dict[str, str], principal_id: str | None) -> ActivePolicies:
-    return registry.activate_policies(principal_id, bundles.digest_sources(ORGANISATION_POLICIES, owners), owners)
+def _activate(
+    settings: Settings, registry: Registry, owner_policies: Mapping[str, str], principal_id: str | None
+) -> ActivePolicies:
+    store = ActivationStore(registry.active_policies, registry.owner_policies, registry.activate_policies)
+    return activation.activate(
+        store, ORGANISATION_POLICIES, owner_policies, settings.bundle_dir, principal_id=principal_id
+    )
 
 
 def invite(settings: Settings, email: str, role: str, display_name: str) -> tuple[str, str]:

@@ -60,18 +60,20 @@ class PolicyEngineChild:
         self._revision = bundle.active.revision
         try:
             self._opa.start(bundle.path, node.opa_token(self._settings))
-            self._opa.wait_ready(bundle.active)
+            self._opa.wait_ready()
         except GovernanceError as error:
             raise ProcessError(f"{self.name} did not start: {error.detail}") from error
         return f"ready on {self.url}, policies of revision {self._revision}"
 
     def check(self) -> None:
-        if self._opa.running:
+        if self._opa.poll() is None:
             return
         now = time.monotonic()
         self._crashes = [*(at for at in self._crashes if now - at < REVIVALS_FORGOTTEN_S), now]
         if len(self._crashes) > REVIVALS:
-            raise ProcessError(f"{self.name} crashed {len(self._crashes)} times; see {self._settings.logs_dir}/opa.log")
+            raise ProcessError(
+                f"{self.name} crashed {len(self._crashes)} times; its own words are above, if it had any"
+            )
         pause = FIRST_BACKOFF_S * 2 ** (len(self._crashes) - 1)
         self._tell(self.name, f"crashed; requests are refused until it is back, in {pause:g} s")
         time.sleep(pause)
@@ -92,8 +94,8 @@ class PolicyEngineChild:
     def _restart(self) -> None:
         try:
             bundle = node.bundle_in_force(self._settings)
-            self._opa.restart(bundle.path)
-            self._opa.wait_ready(bundle.active)
+            self._opa.restart()
+            self._opa.wait_ready()
         except (GovernanceError, NodeError) as error:
             raise ProcessError(f"{self.name} cannot be restarted: {error}") from error
         self._revision = bundle.active.revision

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+from tests.integration.processes.nodes import CHECKOUT, wait_gone
 
 # Each child writes its number down, then waits for TERM; "stubborn" ignores TERM, "fragile" ends by itself when told,
 # "stillborn" before it was ready.
@@ -92,21 +91,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Parent]]:
             parent.process.communicate()
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"  # it has ended; whoever adopted it reaps it
-
-
-def wait_gone(*pids: int) -> None:
-    deadline = time.monotonic() + 30
-    while not all(is_gone(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"still there: {[pid for pid in pids if not is_gone(pid)]}"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_children_in_reverse_order_with_status_0(
     start: Callable[..., Parent], number: signal.Signals
@@ -117,7 +101,7 @@ def test_a_signal_ends_the_children_in_reverse_order_with_status_0(
     status, output, errors = parent.ended()
 
     assert (0, "second ended\nfirst ended\n", "") == (status, output, errors)
-    wait_gone(parent.pid("first"), parent.pid("second"))
+    wait_gone([parent.pid("first"), parent.pid("second")])
 
 
 def test_a_child_that_ends_by_itself_ends_all_and_its_last_words_are_shown(start: Callable[..., Parent]) -> None:
@@ -129,7 +113,7 @@ def test_a_child_that_ends_by_itself_ends_all_and_its_last_words_are_shown(start
     assert status == 1
     assert "fragile ended with status 7; the last lines of" in errors
     assert "    this is fragile" in errors
-    wait_gone(parent.pid("first"))
+    wait_gone([parent.pid("first")])
 
 
 def test_a_child_that_is_killed_ends_all_and_the_signal_is_named(start: Callable[..., Parent]) -> None:
@@ -139,7 +123,7 @@ def test_a_child_that_is_killed_ends_all_and_the_signal_is_named(start: Callable
     status, _, errors = parent.ended()
 
     assert (1, True) == (status, "first ended by signal SIGKILL" in errors)
-    wait_gone(parent.pid("second"))
+    wait_gone([parent.pid("second")])
 
 
 def test_no_child_outlives_a_parent_that_is_killed(start: Callable[..., Parent]) -> None:
@@ -148,7 +132,7 @@ def test_no_child_outlives_a_parent_that_is_killed(start: Callable[..., Parent])
     parent.process.kill()
     parent.process.communicate()
 
-    wait_gone(parent.pid("first"), parent.pid("second"))
+    wait_gone([parent.pid("first"), parent.pid("second")])
 
 
 def test_a_child_that_ignores_the_request_to_end_is_killed_with_its_own_children(start: Callable[..., Parent]) -> None:
@@ -158,7 +142,7 @@ def test_a_child_that_ignores_the_request_to_end_is_killed_with_its_own_children
     status, _, _ = parent.ended()
 
     assert status == 0
-    wait_gone(parent.pid("stubborn"), parent.pid("grandchild"))
+    wait_gone([parent.pid("stubborn"), parent.pid("grandchild")])
 
 
 def test_a_child_that_ends_before_it_is_ready_is_an_error_and_the_earlier_ones_end(
@@ -169,4 +153,4 @@ def test_a_child_that_ends_before_it_is_ready_is_an_error_and_the_earlier_ones_e
 
     assert (1, True) == (status, "stillborn ended with status 7" in errors)
     assert "first ended" in output
-    wait_gone(parent.pid("first"))
+    wait_gone([parent.pid("first")])
