@@ -163,7 +163,10 @@ class ArrowSource:
         with pyarrow.csv.open_csv(self._path) as header:
             self._check_names(header.schema.names, names)
         options = pyarrow.csv.ConvertOptions(
-            column_types=types, include_columns=list(dict.fromkeys(names)), strings_can_be_null=True
+            column_types=types,
+            include_columns=list(dict.fromkeys(names)),
+            strings_can_be_null=True,
+            null_values=[""],  # Arrow would also take "NA" or "null" for nobody, and they may be somebody's id
         )
         with pyarrow.csv.open_csv(self._path, convert_options=options) as reader:
             yield from reader
