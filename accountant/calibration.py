@@ -75,8 +75,8 @@ def smallest_noise_multiplier(
         return None
     if request.margin(q, low) >= 0.0 and request.fits(q, low):
         return low
-    # The lattice's ends may lie just outside the bounds: there, the bounds count.
-    first, last = _readable_at(math.log(low)), _readable_at(math.log(high)) + 1
+    # The lattice's ends lie just outside the bounds: there, the bounds count.
+    first, last = _readable_at(math.log(low)) - 1, _readable_at(math.log(high)) + 2
     found = _first_true(
         _Lattice(lambda index: math.log(_readable(index)), _readable_at),
         lambda index: request.margin(q, min(max(_readable(index), low), high)),
@@ -112,10 +112,9 @@ def largest_clients_per_round(
     if margin(most) >= 0.0:
         clients = most
     else:
+        # Numbered backwards: fewer clients, as more noise, are a greater index.
         lattice = _Lattice(lambda index: -math.log(-index), lambda position: -round(math.exp(-position)))
-        clients = -_first_true(
-            lattice, lambda index: margin(-index), -most, -1
-        )  # fewer clients are more index, as more noise is
+        clients = -_first_true(lattice, lambda index: margin(-index), -most, -1)
     step = 1
     while clients >= 1:
         if request.fits(clients / pool_size, z):

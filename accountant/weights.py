@@ -18,11 +18,11 @@ from __future__ import annotations
 import math
 
 _BEST = 0.50
-_BELOW = 0.40
-_ABOVE = 0.05
+_BELOW = 0.42
+_ABOVE = 0.03
 _EVERYWHERE = 0.05
 _RUNG = 0.2  # natural logarithm of the ratio between neighbouring rungs
-_FADE = 0.7  # each rung has this share of the one before
+_FADE = 0.35  # each rung has this share of the one before
 _GRAIN = 2**20
 
 
