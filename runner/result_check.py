@@ -62,8 +62,11 @@ def _read_plain_file(scratch: Path, name: str, max_bytes: int) -> bytes:
         fd = os.open(scratch / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise PortError("the result file cannot be opened") from error
-    with os.fdopen(fd, "rb") as file:
+    try:
         about = os.fstat(fd)
         if not stat.S_ISREG(about.st_mode) or about.st_size > max_bytes:
             raise PortError("the result is no plain file of the expected size")
-        return file.read(max_bytes + 1)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(fd)
