@@ -92,14 +92,16 @@ def _plain(value: object, kind: type) -> tuple[object, str]:
         return None, ""
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
         return None, f"is {_shown(value)}, not {_NAMED[kind]}"
-    if isinstance(value, (int, float)) and not math.isfinite(value):
-        return None, f"is {value}, not a finite number"
     if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
         return None, "is larger than any parameter can be"
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, f"is {value}, not a finite number"
     return (str(value) if isinstance(value, str) else value), ""
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:  # repr itself refuses huge integers
+        return "a huge integer"
     text = repr(value)
     return text if len(text) <= _SHOWN else type(value).__name__
 

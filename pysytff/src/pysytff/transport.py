@@ -31,6 +31,7 @@ from pysytff.errors import (
 from pysytff.tokens import Tokens
 
 DEFAULT_PORT = 8081
+_LAST_PORT = 65_535
 RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _GATEWAY = frozenset({502, 503, 504})
@@ -53,7 +54,10 @@ def base_url(url: str | None, host: str, port: int | None) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
         raise ValueError(f"{url!r} is no address; write it as https://node.example:8081") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo or parsed.query or parsed.fragment:
+    known = (
+        parsed.scheme in ("http", "https") and parsed.host and (parsed.port is None or 0 < parsed.port <= _LAST_PORT)
+    )
+    if not known or parsed.userinfo or parsed.query or parsed.fragment:
         raise ValueError(f"{url!r} is no address of a node; write it as https://node.example:8081")
     if parsed.scheme == "http" and not is_loopback(parsed.host):
         raise InsecureTransportError(url)

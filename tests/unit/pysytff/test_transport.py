@@ -56,7 +56,14 @@ def test_plain_http_to_another_machine_is_refused_before_anything_is_sent(url: s
 
 @pytest.mark.parametrize(
     "url",
-    ["node.example", "ftp://node.example", "https://", "https://sam:pw@node.example", "https://a/?b=1", "http://[oops"],
+    [
+        "node.example",
+        "ftp://node.example",
+        "https://",
+        "https://sam:pw@node.example",
+        "https://a/?b=1",
+        "https://node.example:99999",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="no address"):
