@@ -150,7 +150,7 @@ def serve(
     from api import serving
 
     node.require(settings)
-    listener = serving.inherited(descriptor) if descriptor is not None else serving.listen(settings)
+    listener = serving.inherited(descriptor) if descriptor is not None else processes.listen(settings)
     serving.serve(settings, listener)
 
 

@@ -1,8 +1,8 @@
 """The API process: settings → services → application → uvicorn, on a socket that is bound already.
 
 Invariants
-- Whoever starts the API binds the socket first, so a port in use is found before anything starts, and the API listens
-  on exactly that port. A child gets it as a file descriptor.
+- Whoever starts the API binds the socket first (``up.listen``), so a port in use is found before anything starts, and
+  the API listens on exactly that port. A child gets it as a file descriptor.
 - It waits a bounded time for open answers when it ends.
 
 This module does not: own the policy engine or the runner (``up.py`` does).
@@ -30,24 +30,6 @@ from governance.settlement import Settlement
 from governance.tokens import SigningKey
 
 LAST_ANSWERS_S = 5
-
-
-def listen(settings: Settings) -> socket.socket:
-    """Binds the API's address. Raises ``NodeError`` if that is not possible, with what to do."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        where = f"{settings.host} port {settings.port}"
-        raise NodeError(
-            f"cannot listen on {where}: {error.strerror or error}; stop what uses it, or choose another with --port "
-            "or PYSYTFF_PORT"
-        ) from error
-    return listener
 
 
 def inherited(descriptor: int) -> socket.socket:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from api import node, serving
+from api import node
 from api.errors import NodeError, ProcessError
 from api.node import CHECKOUT
 from api.processes import Child, OwnProcess, Supervisor
@@ -105,7 +105,7 @@ class PolicyEngineChild:
 def up(settings: Settings, tell: Callable[[str, str], None], *, with_runner: bool = True) -> None:
     """Runs the node until a signal asks for its end. Raises ``NodeError``, ``ProcessError``."""
     node.require(settings)
-    with node.in_use(settings), serving.listen(settings) as listener:
+    with node.in_use(settings), listen(settings) as listener:
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         supervisor = Supervisor(tell)
         children: list[Child] = []
@@ -121,6 +121,24 @@ def up(settings: Settings, tell: Callable[[str, str], None], *, with_runner: boo
             up=lambda: tell("node", f"is up at {settings.own_url} (end it with Ctrl-C; logs in {settings.logs_dir})"),
             tick=engine.follow if engine else lambda: None,
         )
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Binds the API's address. Raises ``NodeError`` if that is not possible, with what to do."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host} port {settings.port}"
+        raise NodeError(
+            f"cannot listen on {where}: {error.strerror or error}; stop what uses it, or choose another with --port "
+            "or PYSYTFF_PORT"
+        ) from error
+    return listener
 
 
 class _Api(OwnProcess):

@@ -25,11 +25,10 @@ def environment(folder: Path) -> dict[str, str]:
     return clean | {"PYSYTFF_DATA_DIR": str(folder)}
 
 
-def pysytff_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def pysytff_server(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "api.cli", *arguments]
-    return subprocess.run(
-        command, cwd=CHECKOUT, env=environment(folder), stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    settings = environment(folder) | variables
+    return subprocess.run(command, cwd=CHECKOUT, env=settings, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 class Node:
