@@ -86,6 +86,16 @@ class Domain:
         """Ends the session on the node too."""
         self._transport.log_out()
 
+    def close(self) -> None:
+        """Closes the connections and keeps the session."""
+        self._transport.close()
+
+    def __enter__(self) -> Domain:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
     # --- what there is ---
 
     @property

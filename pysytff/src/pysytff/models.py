@@ -9,17 +9,21 @@ This module does not: speak HTTP.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pysytff.display import Table, Tabular, cell
 from pysytff.errors import UnexpectedAnswerError, UnknownNameError
 from pysytff.names import nearest
 
 Read = TypeVar("Read", bound="Value")
+
+# JSON has no infinity: a node writes null for a reading that is without bound.
+Reading = Annotated[float, BeforeValidator(lambda told: math.inf if told is None else told)]
 
 
 class Value(BaseModel):
@@ -137,9 +141,9 @@ class Cost(Value):
     """What the run costs, read at ``delta``. Readings of an odometer, not the guarantee."""
 
     event: Mapping[str, Any]
-    epsilon_of_run_alone: float
-    committed_epsilon_before: float
-    committed_epsilon_after: float
+    epsilon_of_run_alone: Reading
+    committed_epsilon_before: Reading
+    committed_epsilon_after: Reading
     delta: float
     accountant: str
 
@@ -238,8 +242,8 @@ class BudgetReading(Value):
     scope_id: str
     guarantee_epsilon: float
     delta: float
-    spent_epsilon: float
-    committed_epsilon: float
+    spent_epsilon: Reading
+    committed_epsilon: Reading
     accountant: str
     as_of_entry: int
 

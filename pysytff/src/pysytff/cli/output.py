@@ -63,7 +63,7 @@ def show(answer: Any, *, as_json: bool) -> None:
 
 def plain(value: Any) -> Any:
     if isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json")
+        return json.loads(value.model_dump_json())  # infinities become null, as the node writes them
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (str, int, float)) or value is None:
