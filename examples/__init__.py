@@ -1,0 +1,1 @@
+"""Worked examples, run from a checkout: ``python -m examples.digits``."""
