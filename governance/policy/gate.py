@@ -92,7 +92,7 @@ def _strict_check(opa: Path, organisation_dir: Path, directory: Path, file: str)
 def _opa_problems(ran: Ran) -> list[Problem]:
     if ran.succeeded:
         return []
-    if ran.timed_out or ran.status < 0:
+    if ran.exhausted:
         return [_problem("rego", "takes too long or too much memory to compile", "nest less, and use fewer rules")]
     for text in (ran.errors, ran.output):  # `parse` and `check` differ in where they report
         try:
@@ -213,7 +213,7 @@ def _trial_problems(opa: Path, organisation_dir: Path, directory: Path, policy_i
         directory=directory,
         timeout_s=_CHECK_TIMEOUT_S,
     )
-    if ran.timed_out or ran.status < 0:
+    if ran.exhausted:
         return [_problem("rego", "takes too long or too much memory to evaluate", "compute less")]
     try:
         if not ran.succeeded:

@@ -39,6 +39,11 @@ class Ran:
     def succeeded(self) -> bool:
         return self.status == 0 and not self.timed_out
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether a bound on time or memory ended it (Go reports that memory ran out, and ends by itself)."""
+        return self.timed_out or self.status < 0 or "fatal error: out of memory" in self.errors
+
 
 def run_opa(opa: Path, arguments: list[str], *, directory: Path, timeout_s: float = TIMEOUT_S) -> Ran:
     """Raises ``PolicyEngineError`` only where OPA could not be started at all."""
