@@ -38,16 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checks(opa: Path) -> list[tuple[str, list[str]]]:
-    policies = ["--ignore", "*.json", "policies"]
-    strict = ["--strict", "--schema", "policies/input.schema.json", "--capabilities", "policies/capabilities.json"]
+    strict = [str(opa), "check", "--strict"]
+    typed = ["--schema", "policies/input.schema.json", "--capabilities", "policies/capabilities.json"]
+    decided = [f"policies/{name}" for name in ("gate.rego", "gate_test.rego", "admission", "demo", "testing")]
     return [
         ("ruff check", [str(BIN / "ruff"), "check", "."]),
         ("ruff format", [str(BIN / "ruff"), "format", "--check", "."]),
         ("mypy --strict", [str(BIN / "mypy")]),
         ("import directions", [str(BIN / "lint-imports")]),
         ("opa fmt", [str(opa), "fmt", "--diff", "--fail", "policies"]),
-        ("opa check", [str(opa), "check", *strict, *policies]),
-        ("opa test", [str(opa), "test", *policies]),
+        ("opa check", [*strict, *typed, *decided]),
+        ("opa check system", [*strict, "policies/system"]),  # OPA's own rules have another input
+        ("opa test", [str(opa), "test", "--ignore", "*.json", "--fail-on-empty", "policies"]),
     ]
 
 

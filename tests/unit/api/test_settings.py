@@ -108,4 +108,6 @@ def test_a_runner_elsewhere_is_told_where_the_api_is() -> None:
 
 def test_a_host_header_may_name_loopback_and_the_names_given_or_else_the_address_listened_on() -> None:
     assert ("127.0.0.1", "localhost", "[::1]", "node.example") == load(host="node.example").host_names
-    assert ("127.0.0.1", "localhost", "[::1]", "gate.example") == load(host="0.0.0.0", allowed_hosts=" Gate.example ,").host_names
+    assert ("127.0.0.1", "localhost", "[::1]", "gate.example") == load(
+        host="0.0.0.0", allowed_hosts=" Gate.example ,"
+    ).host_names
