@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from api import node
-from api.settings import Settings
+from api.cli_common import load_settings
 from examples.digits import seed
 from examples.digits.demo import Demo
 
@@ -47,7 +47,7 @@ def _running(folder: Path, console: Console) -> Iterator[str]:
     environment.pop("DATABASE_URL", None)
     os.environ.clear()
     os.environ.update(environment)
-    settings = Settings(data_dir=folder / "node", port=_free_port())
+    settings = load_settings(folder / "node", port=_free_port())
     with console.status("Making a node: database, policies, people, data …"):
         node.create(settings, "admin@stargate.net", demo=True)
         seed.seed(settings)

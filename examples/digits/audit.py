@@ -1,4 +1,4 @@
-"""What an auditor does with the ledger's entries and ``accountant`` alone: checks each entry, and recomputes the odometer.
+"""What an auditor does with the ledger's entries and ``accountant`` alone: checks each, and recomputes the odometer.
 
 Invariants
 - Nothing here asks the node for a balance: the entries' own bytes are all it reads.

@@ -1,8 +1,8 @@
 """The digits as files that an owner would have: who wrote it, the image, the label.
 
-The images are real (UCI's "Optical Recognition of Handwritten Digits", bundled with scikit-learn), but they come without
-writers' ids. So people are assigned: 1,500 images are dealt out at random to 300 made-up people, five to each. The other
-297 images stay apart as a public hold-out, which belongs to nobody in the population.
+The images are real (UCI's "Optical Recognition of Handwritten Digits", bundled with scikit-learn), but they come
+without writers' ids. So people are assigned: 1,500 images are dealt out at random to 300 made-up people, five to each.
+The other 297 images stay apart as a public hold-out, which belongs to nobody in the population.
 """
 
 from __future__ import annotations

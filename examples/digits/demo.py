@@ -147,10 +147,10 @@ class Demo:
         )
         table.add_row("protected", statement["privacy_unit"])
         self._console.print(table)
-        good = accuracy >= LEAST_ACCURACY and epsilon <= LARGEST_EPSILON
+        good = bool(accuracy >= LEAST_ACCURACY and epsilon <= LARGEST_EPSILON)
         if not good:
             self._console.print(
-                f"[red]That is not useful enough: at least {LEAST_ACCURACY} at ε ≤ {LARGEST_EPSILON:g} is expected.[/red]"
+                f"[red]Not useful enough: at least {LEAST_ACCURACY} at ε ≤ {LARGEST_EPSILON:g} is expected.[/red]"
             )
         return good
 
@@ -171,7 +171,7 @@ class Demo:
             population.id,
         )
         theirs = auditor.budget(population)[0]
-        table = _table("odometer at δ = {:g}".format(ours.delta), "recomputed from the entries", "the node says")
+        table = _table(f"odometer at δ = {ours.delta:g}", "recomputed from the entries", "the node says")
         table.add_row("spent ε", repr(ours.spent_epsilon), repr(theirs.spent_epsilon))
         table.add_row("committed ε", repr(ours.committed_epsilon), repr(theirs.committed_epsilon))
         self._console.print(table)
