@@ -129,7 +129,11 @@ def _seed(settings: Settings) -> None:
     from api import node
 
     node.require(settings)
-    import_module("examples.digits.seed").seed(settings)
+    demo = import_module("examples.digits.seed")  # outside the wheel, so it is looked for only when it is asked for
+    demo.seed(settings)
+    out.print(f"Everybody's password here is {demo.PASSWORD}:")
+    for address, role in demo.PEOPLE.items():
+        out.print(f"  {role.value:<11}{plain(address)}")
 
 
 @app.command()

@@ -37,9 +37,9 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, populate_by_name=True
     )
 
-    data_dir: Path = Field(Path("pysytff-data"), validate_default=True, description="everything the node keeps")
-    host: str = Field("127.0.0.1", description="address the API listens on")
-    port: int = Field(8081, ge=0, le=65535, description="port the API listens on; 0: any free one")
+    data_dir: Path = Field(default=Path("pysytff-data"), validate_default=True, description="everything the node keeps")
+    host: str = Field(default="127.0.0.1", description="address the API listens on")
+    port: int = Field(default=8081, ge=0, le=65535, description="port the API listens on; 0: any free one")
     database_url: str = Field(
         default_factory=lambda known: f"sqlite:///{known.get('data_dir', '')}/node.sqlite3",
         validation_alias="DATABASE_URL",
@@ -51,16 +51,20 @@ class Settings(BaseSettings):
     runner_credential_file: Path = Field(
         default_factory=_in_data_dir("secrets/runner-credential"), description="the runner's credential (0600)"
     )
-    opa_url: str | None = Field(None, description="a policy engine run elsewhere; unset: a managed child")
-    opa_token: SecretStr | None = Field(None, description="the token that the policy engine at OPA_URL asks for")
-    opa_path: Path | None = Field(None, description="the opa binary of the managed child")
-    opa_timeout_s: Annotated[float, Field(gt=0, le=30)] = 1.0
-    api_url: str | None = Field(None, description="where a runner reaches the API; unset: the address above")
-    allowed_hosts: str = Field(
-        "", description="names that a Host header may carry beside loopback, separated by commas; unset: HOST"
+    opa_url: str | None = Field(default=None, description="a policy engine run elsewhere; unset: a managed child")
+    opa_token: SecretStr | None = Field(
+        default=None, description="the token that the policy engine at OPA_URL asks for"
     )
-    secure_cookies: bool = Field(False, description="people reach the service over HTTPS (through a proxy)")
-    trusted_proxies: str = Field("", description="addresses whose X-Forwarded-For is believed, separated by commas")
+    opa_path: Path | None = Field(default=None, description="the opa binary of the managed child")
+    opa_timeout_s: Annotated[float, Field(gt=0, le=30)] = 1.0
+    api_url: str | None = Field(default=None, description="where a runner reaches the API; unset: the address above")
+    allowed_hosts: str = Field(
+        default="", description="names that a Host header may carry beside loopback, separated by commas; unset: HOST"
+    )
+    secure_cookies: bool = Field(default=False, description="people reach the service over HTTPS (through a proxy)")
+    trusted_proxies: str = Field(
+        default="", description="addresses whose X-Forwarded-For is believed, separated by commas"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("data_dir", "data_root", "scratch_dir", "opa_path", "runner_credential_file")
