@@ -42,6 +42,7 @@ from governance.policy.wire import MAX_ANSWER_BYTES, parse_answer, validate_docu
 DECISION_PATH = "pysytff/gate"
 _QUERY = {"metrics": "true", "provenance": "true", "strict-builtin-errors": "true"}
 _GRACE_S = 1.0  # beyond the deadline, which the loop keeps by itself unless it hangs
+_HOUSEKEEPING_S = 30.0  # opening and closing the client, which waits for nobody
 _T = TypeVar("_T")
 
 
@@ -63,7 +64,7 @@ class PolicyEngine:
             retries=0,  # its own retries would repeat a POST, past our deadline
             timeout=timeout_s,
         )
-        self._run(self._client.__aenter__())
+        self._run(self._client.__aenter__(), _HOUSEKEEPING_S)
         self._closed = False
 
     def decide(self, document: Mapping[str, Any], *, policy_id: str, active: ActivePolicies) -> PolicyDecision:
@@ -90,7 +91,7 @@ class PolicyEngine:
         """Idempotent. Decisions asked for afterwards raise ``PolicyUnreachableError``."""
         if self._closed:
             return
-        self._run(self._client.__aexit__(None, None, None))
+        self._run(self._client.__aexit__(None, None, None), _HOUSEKEEPING_S)
         self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -100,7 +101,7 @@ class PolicyEngine:
         if self._closed:
             raise PolicyUnreachableError("The connection to the policy engine is closed.")
         try:
-            status, body = self._run(self._client.ask(DECISION_PATH, b'{"input":' + document + b"}"))
+            status, body = self._run(self._client.ask(DECISION_PATH, b'{"input":' + document + b"}"), self._timeout_s)
         except (TimeoutError, FutureTimeoutError) as error:
             raise PolicyTimeoutError(f"The policy engine did not answer within {self._timeout_s:g} s.") from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
@@ -110,10 +111,10 @@ class PolicyEngine:
         _check_revision(answer, active.revision)
         return answer
 
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        future: Future[_T] = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, self._timeout_s), self._loop)
+    def _run(self, work: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
+        future: Future[_T] = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), self._loop)
         try:
-            return future.result(self._timeout_s + _GRACE_S)
+            return future.result(timeout_s + _GRACE_S)
         except FutureTimeoutError:
             future.cancel()
             raise
