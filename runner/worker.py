@@ -363,7 +363,6 @@ def _bare_environment() -> dict[str, str]:
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "PYTHONPATH": ours,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
