@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from governance.model import BudgetReading, Dataset, Population, Principal, Project, Role, TrainRequest
 from governance.policy.capabilities import current, derive, render
+from governance.policy.document import policy_input
 from governance.policy.locate import PINNED, POLICIES_DIR, version_of
 from governance.policy.tool import Ran, run_opa
+from runner.model_spec import SCHEMA, parse
 
 FRAME = ["--ignore", "*.json"]
 
@@ -83,6 +87,28 @@ def errors_of(document: dict[str, Any], opa: Path, tmp_path: Path) -> list[str]:
 
 def test_the_example_matches_the_schema(document: dict[str, Any], opa: Path, tmp_path: Path) -> None:
     assert [] == errors_of(document, opa, tmp_path)
+
+
+@pytest.mark.parametrize("no_clients", [None, 60])
+def test_the_document_that_admission_builds_matches_the_schema(
+    no_clients: int | None, opa: Path, tmp_path: Path
+) -> None:
+    now = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
+    layer = {"type": "dense", "name": "dense", "units": 10, "activation": "softmax"}
+    model = {"schema": SCHEMA, "input": {"shape": [64], "dtype": "float32"}, "layers": [layer]}
+    reading = BudgetReading("population", "pop_1", 8.0, 1e-5, 0.0, 0.0, "rdp", 0)
+    built = policy_input(
+        now=now,
+        request=TrainRequest(10, 30, 1.2, "ast_1", "ast_2", model, no_clients=no_clients),
+        spec=parse(model),
+        requester=Principal("usr_1", Role.RESEARCHER),
+        project=Project("prj_1", "Handwriting", "usr_1", now, ("usr_1",)),
+        dataset=Dataset("dst_1", "pop_1", "digits", "", "digits", 1, "ver_1", None, 5, (), now),
+        population=Population("pop_1", "Writers", "usr_2", 300, 8.0, 1e-5, "ADD_OR_REMOVE_ONE", now),
+        budget=reading,
+        quotas=[dataclasses.replace(reading, scope="project", scope_id="prj_1")],
+    )
+    assert [] == errors_of(built, opa, tmp_path)
 
 
 @pytest.mark.parametrize(
