@@ -110,7 +110,7 @@ def api_routes(app: FastAPI) -> list[tuple[str, str]]:
     return [
         (method, context.path)
         for context in iter_route_contexts(app.routes)
-        if isinstance(context.original_route, APIRoute)
+        if isinstance(context.original_route, APIRoute) and context.path is not None
         for method in sorted(context.methods or ())
     ]
 

@@ -98,6 +98,11 @@ class Broadcaster:
         ):
             raise ApiError(429, "too_many_streams", "close another event stream first", retry_after_s=5)
 
+    @property
+    def watching(self) -> int:
+        """Open streams, of everybody."""
+        return self._streams.total()
+
     async def stream(self, caller: Caller, run_id: str, after_id: int) -> AsyncIterator[ServerSentEvent]:
         """The run's events after ``after_id``, until its final state, the end of the session, or a full backlog."""
         async with self._watching(caller.principal.id, run_id) as watcher:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from argon2 import PasswordHasher
 from fastapi import FastAPI
@@ -21,7 +24,9 @@ from governance.admission import Admission
 from governance.identity import Identity
 from governance.ledger.database import Database
 from governance.model import Role
+from governance.policy import bundles
 from governance.policy.opa import PolicyEngine
+from governance.policy.supervisor import OpaChild
 from governance.queries import Queries
 from governance.registry import Registry
 from governance.results import ResultStore
@@ -30,6 +35,25 @@ from governance.tokens import SigningKey
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 PASSWORD = "correct horse battery"
+POLICIES = Path(__file__).resolve().parents[3] / "policies"
+POPULATION = {"name": "writers", "declared_size": 300, "epsilon": 8.0, "delta": 1e-5}
+DATASET = {
+    "name": "digits",
+    "description": "handwritten digits",
+    "policy": "digits",
+    "max_examples_per_unit": 8,
+    "version_handle": "ver_0123456789abcdef01234567",
+    "holdout_handle": "ver_abcdef0123456789abcdef01",
+    "assets": [
+        {"name": "images", "dtype": "float32", "shape": [64], "minimum": 0, "maximum": 1},
+        {"name": "labels", "dtype": "int64", "shape": [], "minimum": 0, "maximum": 9},
+    ],
+}
+MODEL = {
+    "schema": "pysytff.model/1",
+    "input": {"shape": [64], "dtype": "float32"},
+    "layers": [{"type": "dense", "name": "dense", "units": 10, "activation": "softmax"}],
+}
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 
@@ -39,7 +63,7 @@ class Node:
 
     app: FastAPI
     services: Services
-    client: TestClient
+    client: httpx.Client
     log: io.StringIO
     tokens: dict[str, str] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
@@ -87,26 +111,99 @@ def services_over(url: str, folder: Path, engine: PolicyEngine, options: ApiOpti
     )
 
 
+@contextlib.contextmanager
+def running_node(url: str, folder: Path, engine: PolicyEngine | None = None, **options: Any) -> Iterator[Node]:
+    """By default no policy engine answers."""
+    services = services_over(url, folder, engine or PolicyEngine(NOWHERE, "n" * 32), replace(ApiOptions(), **options))
+    app = create_app(services)
+    log = io.StringIO()
+    logging.configure(log)
+    with TestClient(app, base_url="http://127.0.0.1:8081") as client:
+        yield Node(app, services, client, log)
+
+
 @pytest.fixture
 def make_node(tmp_path: Path) -> Iterator[MakeNode]:
-    """``make_node(url, engine=…, limits=…)``: a node over the database at ``url``; by default no engine answers."""
-    open_clients: list[TestClient] = []
+    """``make_node(url, engine=…, limits=…)``: a node over the database at ``url``."""
+    with contextlib.ExitStack() as stack:
+        yield lambda url, engine=None, **options: stack.enter_context(running_node(url, tmp_path, engine, **options))
 
-    def make(url: str, engine: PolicyEngine | None = None, **options: Any) -> Node:
-        services = services_over(
-            url, tmp_path, engine or PolicyEngine(NOWHERE, "nobody"), replace(ApiOptions(), **options)
-        )
-        app = create_app(services)
-        log = io.StringIO()
-        logging.configure(log)
-        client = TestClient(app, base_url="http://127.0.0.1:8081")
-        client.__enter__()
-        open_clients.append(client)
-        return Node(app, services, client, log)
 
-    yield make
-    for client in open_clients:
-        client.__exit__(None, None, None)
+@dataclass(frozen=True)
+class Opa:
+    """A running policy engine with the organisation's policies and the digits owner's."""
+
+    url: str
+    token: str
+    digests: Mapping[str, str]
+    sources: Mapping[str, str]
+
+    def engine(self) -> PolicyEngine:
+        return PolicyEngine(self.url, self.token)
+
+
+@pytest.fixture(scope="session")
+def opa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opa]:
+    """It serves the first activation of these policies: what ``governed`` puts in force in a fresh database."""
+    sources = {"digits": (POLICIES / "demo" / "digits.rego").read_text()}
+    digests = bundles.digest_sources(POLICIES, sources)
+    bundle = tmp_path_factory.mktemp("bundle") / "bundle.tar.gz"
+    bundles.build(POLICIES, sources, bundles.revision_name(1, digests), bundle)
+    child, token = OpaChild(), secrets.token_urlsafe(32)
+    child.start(bundle, token)
+    try:
+        child.wait_ready()
+        yield Opa(child.url, token, digests, sources)
+    finally:
+        child.stop()
+
+
+def govern(node: Node, opa: Opa) -> dict[str, str]:
+    """Policies in force, and the owner's digits: ids by name."""
+    node.services.registry.activate_policies(None, opa.digests, opa.sources)
+    population = node.call("owner", "POST", "/v1/populations", json=POPULATION).json()
+    dataset = node.call("owner", "POST", "/v1/datasets", json=DATASET | {"population_id": population["id"]}).json()
+    images, labels = dataset["assets"]
+    return {
+        "population": population["id"],
+        "dataset": dataset["id"],
+        "images": images["id"],
+        "labels": labels["id"],
+    }
+
+
+@pytest.fixture
+def governed(make_node: MakeNode, database_url: str, opa: Opa) -> tuple[Node, dict[str, str]]:
+    """A node on each database with real policies and a dataset, and the ids of what it holds."""
+    node = make_node(database_url, opa.engine())
+    everybody(node)
+    return node, govern(node, opa)
+
+
+@pytest.fixture
+def governed_sqlite(make_node: MakeNode, sqlite_url: str, opa: Opa) -> tuple[Node, dict[str, str]]:
+    """As ``governed``, where the database makes no difference."""
+    node = make_node(sqlite_url, opa.engine())
+    everybody(node)
+    return node, govern(node, opa)
+
+
+def request_for(ids: Mapping[str, str], **changes: Any) -> dict[str, Any]:
+    """A train request that the policies approve."""
+    return {
+        "rounds": 10,
+        "clients_per_round": 30,
+        "noise_multiplier": 1.5,
+        "train_data_id": ids["images"],
+        "label_data_id": ids["labels"],
+        "model": MODEL,
+        "purpose": "research on handwriting",
+    } | changes
+
+
+def submit(node: Node, ids: Mapping[str, str], key: str, who: str = "researcher", **changes: Any) -> Any:
+    body = request_for(ids, **changes)
+    return node.call(who, "POST", "/v1/train-requests", json=body, headers={"Idempotency-Key": key})
 
 
 @pytest.fixture
