@@ -20,5 +20,5 @@ allow if {
 	_researcher
 	_project_has_members
 	_population_is_fit
-	_pool_is_large_enough
+	input.request.clients_per_round <= input.request.no_clients
 }

@@ -1,8 +1,8 @@
 # METADATA
 # title: The policy of the demonstration's owner
 # description: |
-#   For the digits, 300 people who handed in handwriting for research. Stricter than the organisation: more noise, shorter
-#   runs, no tiny pools, and not for deciding about or advertising to people.
+#   For the digits, 300 people who handed in handwriting for research. Stricter than the organisation: more noise, most
+#   of all where most of a pool takes part in every round; shorter runs; not for deciding about or advertising to people.
 package owners.digits
 
 import rego.v1
@@ -34,12 +34,16 @@ deny contains {
 limits := {
 	"max_rounds": 120,
 	"max_clients_per_round": 100,
-	"min_noise_multiplier": 0.8,
-	"min_no_clients": 50,
+	"min_noise_multiplier": _least_noise,
 	"max_clipping_norm": 10,
 	"max_local_epochs": 5,
 	"max_model_parameters": 1000000,
 }
+
+# Where most of the pool takes part in every round, sampling hides little, so the noise has to.
+_least_noise := 5 if {
+	input.request.sampling_probability > 0.5
+} else := 0.8
 
 # METADATA
 # title: The trained model is handed to the researcher

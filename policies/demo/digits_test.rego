@@ -46,13 +46,20 @@ test_other_roles_are_refused if {
 test_too_many_rounds_are_clamped if {
 	asked := testing.changed("/request/rounds", 500)
 	digits.allow with input as asked
-	asked.request.rounds > digits.limits.max_rounds
+	limits := digits.limits with input as asked
+	asked.request.rounds > limits.max_rounds
 }
 
 test_the_demonstrations_own_requests_are_within_the_limits if {
-	testing.request.request.rounds <= digits.limits.max_rounds
-	testing.request.request.noise_multiplier >= digits.limits.min_noise_multiplier
-	testing.request.request.clients_per_round <= digits.limits.max_clients_per_round
+	limits := digits.limits with input as testing.request
+	testing.request.request.rounds <= limits.max_rounds
+	testing.request.request.noise_multiplier >= limits.min_noise_multiplier
+	testing.request.request.clients_per_round <= limits.max_clients_per_round
+}
+
+test_more_noise_is_asked_where_most_of_the_pool_takes_part if {
+	limits := digits.limits with input as testing.changed("/request/sampling_probability", 0.67)
+	limits.min_noise_multiplier == 5
 }
 
 test_the_model_is_published if {

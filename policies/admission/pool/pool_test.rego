@@ -10,22 +10,20 @@ restricted(size) := json.patch(testing.request, [
 	{"op": "replace", "path": "/request/pool_restricted", "value": true},
 ])
 
-test_a_handful_of_people_is_refused if {
-	not admission.allow with input as restricted(19)
-	testing.codes(admission.deny) == {"pool_too_small"} with input as restricted(19)
+test_a_handful_of_people_is_warned_about_and_allowed if {
+	admission.allow with input as restricted(19)
+	testing.codes(admission.warn) == {"pool_is_small"} with input as restricted(19)
 }
 
-test_the_smallest_pool_is_allowed if {
-	admission.allow with input as restricted(20)
+test_a_sensible_pool_is_not_warned_about if {
+	admission.warn == set() with input as restricted(20)
 }
 
-test_the_refusal_says_what_would_do if {
-	some reason in admission.deny with input as restricted(3)
-	contains(reason.message, "at least 20")
-	contains(reason.message, "all 300")
-	reason.field == "no_clients"
+test_the_warning_says_what_would_be_better if {
+	some warning in admission.warn with input as restricted(3)
+	contains(warning.message, "all 300")
 }
 
 test_a_pool_of_everyone_is_the_populations_matter if {
-	admission.deny == set() with input as testing.changed("/request/no_clients", 10)
+	admission.warn == set() with input as testing.changed("/request/no_clients", 10)
 }

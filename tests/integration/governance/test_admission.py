@@ -42,11 +42,14 @@ def test_a_sensible_request_is_approved_as_it_is_and_reserved(governed: Governed
     assert "decision" == governed.kinds()[-1]
 
 
-def test_the_notebooks_request_is_clamped_or_refused_with_its_reasons(governed: Governed) -> None:
+def test_the_notebooks_request_is_clamped_and_charged_within_its_pool(governed: Governed) -> None:
     decision = governed.admit(rounds=10, no_clients=3, noise_multiplier=0.05, clients_per_round=2)
-    assert decision.outcome in (Outcome.CLAMPED, Outcome.REFUSED)
-    assert decision.reasons or decision.clamps
-    assert all(reason.message for reason in decision.reasons)
+    assert Outcome.CLAMPED is decision.outcome
+    assert [("noise_multiplier", 0.05, 5, "owner:digits")] == [
+        (clamp.parameter, clamp.requested, clamp.effective, clamp.by) for clamp in decision.clamps
+    ]
+    assert decision.cost is not None
+    assert 2 / 3 == decision.cost.event["sampling_probability"]
 
 
 def test_policy_limits_clamp_and_the_answer_shows_before_after_and_why(governed: Governed) -> None:

@@ -75,7 +75,7 @@ def test_each_decision_has_an_id_of_its_own(
     assert 3 == len(ids)
 
 
-def test_the_notebooks_own_parameters_are_refused_and_the_reason_says_what_would_do(
+def test_the_notebooks_own_parameters_need_much_more_noise_and_are_warned_about(
     engine: PolicyEngine, document: dict[str, Any], active: ActivePolicies
 ) -> None:
     document["request"] |= {
@@ -88,10 +88,14 @@ def test_the_notebooks_own_parameters_are_refused_and_the_reason_says_what_would
     }
     document["purpose"] = "unspecified"
     decision = ask(engine, document, active)
-    assert not decision.allowed
-    assert [("pool_too_small", "organisation", "no_clients")] == [(r.code, r.source, r.field) for r in decision.reasons]
-    assert "at least 20" in decision.reasons[0].message
-    assert {"purpose_not_stated", "sampling_probability_high"} == {warning.code for warning in decision.warnings}
+    assert decision.allowed
+    assert (5, "owner:digits") == (
+        decision.limits.min_noise_multiplier,
+        decision.limits.sources["min_noise_multiplier"],
+    )
+    assert {"pool_is_small", "purpose_not_stated", "sampling_probability_high"} == {
+        warning.code for warning in decision.warnings
+    }
 
 
 def test_the_owners_denial_is_named_as_the_owners(
