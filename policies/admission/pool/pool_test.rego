@@ -6,6 +6,7 @@ import data.organisation.admission
 import data.testing
 
 restricted(size) := json.patch(testing.request, [
+	{"op": "replace", "path": "/request/clients_per_round", "value": 2},
 	{"op": "replace", "path": "/request/no_clients", "value": size},
 	{"op": "replace", "path": "/request/pool_restricted", "value": true},
 ])
