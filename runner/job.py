@@ -1,7 +1,7 @@
 """The child process of one grant: trains, and says what it did over a pipe. ``python -m runner.job``, by the worker
 only.
 
-The steps, numbered as in docs/architecture.md:
+The steps:
 (1) it makes itself private: umask, a network of its own, death with its parent;
 (2) it reads its grant and the directories of its data, which is all that it is told about the world;
 (3) it builds the computation from declared facts; a run that cannot work ends here, with nothing debited or opened;

@@ -1,6 +1,6 @@
 """DP-FedAvg with TFF: training, clipping and summing in TFF's runtime; sampling, noise and server step on the host.
 
-One round, numbered as in docs/architecture.md:
+One round:
 (1) the cohort is drawn: every unit of the pool independently;
 (2) each unit trains from the public weights on its own examples; its update is trained minus initial weights;
 (3) an update that is not finite, or whose examples are out of range, becomes zero, for this unit alone;

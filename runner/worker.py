@@ -1,6 +1,6 @@
 """The runner's long-lived process: claims grants, starts one job for each, and speaks for it to governance.
 
-What it does with one grant, numbered as in docs/architecture.md:
+What it does with one grant:
 (1) starts the job in a session of its own, with a bare environment, a scratch directory and two pipes;
 (2) extends the lease from a thread of its own, and kills the job when the lease is lost, revoked or stopped;
 (3) passes the job's debits on, in order and within the grant, and the answers back;
