@@ -33,7 +33,8 @@ class Table:
     def __rich__(self) -> rich.console.Group:
         grid = rich.table.Table(title=_text(self.title), box=rich.box.SIMPLE_HEAD, title_justify="left")
         for column in self.columns:
-            grid.add_column(_text(column), overflow="fold")
+            # An id that is cut or folded cannot be copied.
+            grid.add_column(_text(column), overflow="fold", no_wrap=column.split()[-1:] == ["id"])
         for row in self.rows:
             grid.add_row(*(_text(cell(value)) for value in row))
         return rich.console.Group(grid, *([_text(self.note)] if self.note else []))
@@ -124,7 +125,8 @@ class Listing(Tabular, Sequence[Item], Generic[Item]):
         rows = [
             (index, *(_attribute(item, column) for column in self._columns)) for index, item in enumerate(self._items)
         ]
-        return Table(self._title, ("", *self._columns), rows, note="" if rows else "(none)")
+        headings = [column.replace(".", " ").replace("_", " ") for column in self._columns]
+        return Table(self._title, ("", *headings), rows, note="" if rows else "(none)")
 
 
 def _attribute(item: Any, dotted: str) -> Any:

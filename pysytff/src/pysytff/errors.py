@@ -128,7 +128,7 @@ class RunEndedError(RunError):
     code = "run_ended"
 
     def __init__(self, run_id: str, state: str, reason: str | None) -> None:
-        because = f" ({reason})" if reason else ""
+        because = f" ({reason})" if reason and reason != state else ""
         super().__init__(
             run_id,
             f"Run {run_id} ended {state}{because} and has no result. What it had spent stays spent; "

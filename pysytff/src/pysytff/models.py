@@ -173,7 +173,9 @@ class Decision(Tabular, Value):
         return self.outcome in ("approved", "clamped")
 
     def table(self) -> Table:
-        why = {clamp.parameter: f"{clamp.why} (by {clamp.by})" for clamp in self.clamps}
+        why: dict[str, str] = {}
+        for clamp in self.clamps:  # a parameter may be clamped twice: by a policy, then by the budget
+            why[clamp.parameter] = "; ".join(filter(None, [why.get(clamp.parameter), f"{clamp.why} (by {clamp.by})"]))
         effective = self.effective or {}
         rows = [
             (name, value, effective.get(name, "–"), why.get(name, ""))

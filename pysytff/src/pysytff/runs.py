@@ -123,7 +123,7 @@ class Run(Tabular):
     def table(self) -> Table:
         info = self.info
         rows: list[tuple[str, Any]] = [
-            ("state", info.state if info.state_reason is None else f"{info.state} ({info.state_reason})"),
+            ("state", info.state if info.state_reason in (None, info.state) else f"{info.state} ({info.state_reason})"),
             ("rounds", f"{info.rounds_done} of {info.rounds} done, {info.rounds_debited} debited"),
             ("dataset", info.dataset_id),
             ("population", info.population_id),

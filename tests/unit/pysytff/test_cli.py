@@ -86,7 +86,7 @@ def test_whoami_datasets_budget_and_ledger_show_tables(logged_in: Invoke) -> Non
         (["whoami"], "researcher"),
         (["datasets"], "digits"),
         (["datasets", "digits"], "ast_images"),
-        (["budget"], "guarantee_epsilon"),
+        (["budget"], "guarantee epsilon"),
         (["budget", "writers"], "pop_1"),
         (["ledger"], "decision"),
     ):

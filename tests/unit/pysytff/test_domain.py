@@ -110,6 +110,18 @@ def test_a_preview_is_a_decision_with_a_table(
     assert {} == node.runs
 
 
+def test_a_parameter_that_was_clamped_twice_shows_both_reasons(
+    domain: sy.Domain, node: Any, params: dict[str, Any], decided: Callable[..., dict[str, Any]]
+) -> None:
+    first = {"parameter": "rounds", "requested": 9, "effective": 5, "by": "owner:digits", "why": "five at most"}
+    second = {"parameter": "rounds", "requested": 5, "effective": 4, "by": "budget", "why": "it must fit"}
+    node.decide = lambda body: decided(body, outcome="clamped", clamps=[first, second])
+
+    (row,) = (row for row in rows(domain.preview(DOCUMENT, params)) if row[0] == "rounds")
+
+    assert "five at most (by owner:digits); it must fit (by budget)" == row[3]
+
+
 def rows(decision: sy.Decision) -> list[list[str]]:
     return [[cell(value) for value in row] for row in decision.table().rows]
 

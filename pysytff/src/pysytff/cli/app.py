@@ -14,6 +14,8 @@ from pysytff.cli.output import AsJson, errors_explained, show
 from pysytff.display import Table
 from pysytff.models import LedgerEntry
 
+_BODY = 200  # characters of an entry that the table shows; --json shows all
+
 app = typer.Typer(
     name="pysytff",
     no_args_is_help=True,
@@ -85,11 +87,11 @@ def ledger(
 def _entries(entries: Iterable[LedgerEntry]) -> Table:
     rows: list[tuple[Any, ...]] = []
     for entry in entries:
-        names = {key: value for key, value in entry.body.items() if isinstance(value, (str, int, float))}
-        shown = json.dumps(names, ensure_ascii=False)
+        rest = {key: value for key, value in entry.body.items() if key not in ("index", "kind", "at", "v")}
+        shown = json.dumps(rest, ensure_ascii=False)
         at = entry.at.isoformat(timespec="seconds")
         rows.append(
-            (entry.index, entry.kind, at, entry.leaf_hash[:16], shown if len(shown) < 200 else shown[:200] + "…")
+            (entry.index, entry.kind, at, entry.leaf_hash[:16], shown if len(shown) <= _BODY else shown[:_BODY] + "…")
         )
     return Table("Ledger", ("index", "kind", "at", "leaf hash", "body"), rows, note="" if rows else "(none)")
 

@@ -9,6 +9,7 @@ Invariants
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +83,10 @@ def errors_explained(*, as_json: bool) -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
+        except BrokenPipeError:
+            # Whoever read our output has enough. Python would complain again when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
         except (PysytffError, RunLeftRunning, ValueError, OSError) as error:
             print(_as_json(error) if as_json else f"Error: {error}", file=sys.stderr)
             raise typer.Exit(next((status for kind, status in _STATUS if isinstance(error, kind)), 1)) from None
