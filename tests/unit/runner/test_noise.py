@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+import randomgen
 import scipy.stats
 
 from runner.noise import GENERATOR, Streams, gaussian
@@ -91,6 +92,18 @@ def test_a_short_seed_and_a_negative_round_are_refused() -> None:
         Streams(b"short")
     with pytest.raises(ValueError, match="zero"):
         Streams(SEED).noise(-1)
+
+
+def test_the_bits_are_those_of_chacha_with_twenty_rounds() -> None:
+    """RFC 8439, appendix A.1, vectors 1 and 2: key, nonce and counter zero, then counter one."""
+    words = randomgen.ChaCha(key=0, rounds=20).random_raw(16).astype("<u8").tobytes()
+    assert "76b8e0ada0f13d90405d6ae55386bd28" == words[:16].hex()
+    assert "9f07e7be5551387a98ba977c732d080d" == words[64:80].hex()
+
+
+def test_every_bit_of_the_key_counts() -> None:
+    first = {int(randomgen.ChaCha(key=1 << bit, rounds=20).random_raw()) for bit in range(256)}
+    assert 256 == len(first)
 
 
 def test_the_generator_is_named_with_its_version() -> None:
