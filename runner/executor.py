@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import IO, Final
@@ -30,6 +31,7 @@ from runner.errors import ExecutorError
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 START_SECONDS: Final = 60.0
+EXECUTOR_DIED: Final = 70  # EX_SOFTWARE
 
 
 def die_with_parent(parent: int) -> None:
@@ -57,6 +59,7 @@ class Executor:
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.process = process
         self.port = port
+        self._stopping = threading.Event()
 
     @classmethod
     def start(cls, log: IO[bytes] | int) -> Executor:
@@ -86,7 +89,22 @@ class Executor:
                 time.sleep(0.05)
         raise ExecutorError(f"worker_binary did not listen within {seconds:.0f} s")
 
+    def end_us_if_it_ends(self) -> None:
+        """Ends this process at once, with ``EXECUTOR_DIED``, when the child ends before ``stop``.
+
+        TFF would try for ever to reach it again, and a job that hangs keeps its lease.
+        """
+
+        def watch() -> None:
+            status = self.process.wait()
+            if not self._stopping.is_set():
+                os.write(2, f"worker_binary ended with status {status}\n".encode())
+                os._exit(EXECUTOR_DIED)
+
+        threading.Thread(target=watch, name="executor", daemon=True).start()
+
     def stop(self) -> None:
+        self._stopping.set()
         self.process.kill()
         self.process.wait()
 

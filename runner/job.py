@@ -68,7 +68,8 @@ def _run(pipe: Pipe) -> int:
     grant = Grant.from_json(field(start, "grant", dict))
     training, scratch = Path(field(start, "training", str)), Path(field(start, "scratch", str))
     holdout = Path(start["holdout"]) if start.get("holdout") is not None else None
-    executor = Executor.start(sys.stderr.fileno())  # while there is one thread, and while TensorFlow is being loaded
+    executor = Executor.start(sys.stderr.fileno())  # while there is one thread; it starts while TensorFlow is loaded
+    executor.end_us_if_it_ends()
     try:
         _train(pipe, grant, parse(grant.model), executor, training, holdout, scratch)
     finally:

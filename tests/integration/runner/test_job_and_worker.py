@@ -90,17 +90,20 @@ def test_a_granted_run_is_debited_ahead_trained_evaluated_and_published_once(set
     assert ["logs"] == [path.name for path in settings.scratch.iterdir()]
 
 
-def test_a_job_that_is_killed_leaves_no_process_and_fails_the_run_as_touched(settings: WorkerSettings) -> None:
+@pytest.mark.parametrize("victim", ["runner.job", "worker_binary"])
+def test_a_job_that_is_killed_or_loses_its_executor_leaves_no_process_and_fails_the_run_as_touched(
+    settings: WorkerSettings, victim: str
+) -> None:
     governor = RecordingGovernor()
     family: dict[int, str] = {}
 
-    def kill_the_job(first: int, rounds: int) -> DebitAnswer:
+    def kill_the_victim(first: int, rounds: int) -> DebitAnswer:
         (job,) = [pid for pid in _descendants(os.getpid()) if "runner.job" in _command(pid)]
         family.update({pid: _command(pid) for pid in (job, *_descendants(job))})
-        os.kill(job, signal.SIGKILL)
+        os.kill(next(pid for pid, command in family.items() if victim in command), signal.SIGKILL)
         return DebitAnswer(True, rounds)
 
-    governor.on_debit = kill_the_job
+    governor.on_debit = kill_the_victim
     _run(settings, grant(), governor)
     assert ("fail", True) == governor.outcome
     assert governor.result is None
