@@ -170,7 +170,7 @@ class Admission:
         if not clamps:
             return _Judgement(Outcome.APPROVED, fitted=fitted, policy=policy)
         if request.on_exceed is OnExceed.REFUSE:
-            return _refused(_EXCEEDS, clamps=clamps, policy=policy)
+            return _refused(*map(_exceeds, clamps), clamps=clamps, policy=policy)
         return _Judgement(Outcome.CLAMPED, clamps=clamps, fitted=fitted, policy=policy)
 
     def _still_holds(self, connection: Connection, facts: Snapshot, judgement: _Judgement) -> bool:
@@ -236,15 +236,16 @@ class Admission:
 
 _NOT_ALLOWED = Reason("not_allowed", "the policies do not allow this request, and give no reason", "system")
 _NO_REVIEW = Reason("review_not_available", "a policy asks for a person's review; this release has none", "system")
-_EXCEEDS = Reason(
-    "exceeds_limits",
-    "the request as it stands exceeds what is allowed, and on_exceed is 'refuse'; the clamps say what would do",
-    "system",
-)
 
 
 def _refused(*reasons: Reason, clamps: tuple[Clamp, ...] = (), policy: PolicyDecision | None = None) -> _Judgement:
     return _Judgement(Outcome.REFUSED, reasons, clamps, None, policy)
+
+
+def _exceeds(clamp: Clamp) -> Reason:
+    code = "exceeds_budget" if clamp.by == "budget" else "exceeds_policy"
+    text = f"{clamp.parameter} {clamp.requested:g} would have to be {clamp.effective:g}: {clamp.why}"
+    return Reason(code, text, clamp.by, clamp.parameter)
 
 
 def _cost(fitted: Fitted, budget: BudgetState) -> Cost:

@@ -121,15 +121,16 @@ class Demo:
         raise RuntimeError(f"a request that should have been {label} was let through")
 
     def _decisions(self) -> Table:
-        table = _table("", "outcome", "rounds", "clients per round", "noise multiplier", "reasons")
+        table = _table("", "outcome", "rounds", "clients", "noise multiplier", "reasons")
         for label, decision in self._rows:
             effective = decision.effective or {}
             cells = [
                 _arrow(decision.requested[name], effective.get(name))
                 for name in ("rounds", "clients_per_round", "noise_multiplier")
             ]
-            reasons = [reason.code for reason in decision.reasons]
-            reasons += [f"{clamp.parameter}: {clamp.by}" for clamp in decision.clamps]
+            reasons = [f"{reason.code} ({reason.source})" for reason in decision.reasons]
+            if effective:
+                reasons = [f"{clamp.parameter}: {clamp.by}" for clamp in decision.clamps]
             table.add_row(label, str(decision.outcome), *cells, "\n".join(reasons))
         return table
 
