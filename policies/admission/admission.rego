@@ -20,5 +20,5 @@ allow if {
 	_researcher
 	_project_has_members
 	_population_is_fit
-	input.request.clients_per_round <= input.request.no_clients
+	_pool_holds_a_round
 }

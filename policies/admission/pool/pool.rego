@@ -17,6 +17,21 @@ warn contains {
 	not _pool_is_large_enough
 }
 
+# METADATA
+# title: A round is no larger than the pool it is drawn from
+deny contains {
+	"code": "round_larger_than_pool",
+	"message": sprintf(
+		"clients_per_round = %d is more than the %d people of the pool; ask for at most %d.",
+		[input.request.clients_per_round, input.request.no_clients, input.request.no_clients],
+	),
+	"field": "clients_per_round",
+} if {
+	not _pool_holds_a_round
+}
+
+_pool_holds_a_round if input.request.clients_per_round <= input.request.no_clients
+
 _pool_is_large_enough if input.request.pool_restricted == false
 
 _pool_is_large_enough if input.request.no_clients >= _smallest_sensible_pool

@@ -9,6 +9,7 @@ restricted(size) := json.patch(testing.request, [
 	{"op": "replace", "path": "/request/clients_per_round", "value": 2},
 	{"op": "replace", "path": "/request/no_clients", "value": size},
 	{"op": "replace", "path": "/request/pool_restricted", "value": true},
+	{"op": "replace", "path": "/request/clients_per_round", "value": 2},
 ])
 
 test_a_handful_of_people_is_warned_about_and_allowed if {
@@ -27,4 +28,14 @@ test_the_warning_says_what_would_be_better if {
 
 test_a_pool_of_everyone_is_the_populations_matter if {
 	admission.warn == set() with input as testing.changed("/request/no_clients", 10)
+}
+
+test_a_round_larger_than_its_pool_is_refused if {
+	asked := testing.changed("/request/clients_per_round", 301)
+	not admission.allow with input as asked
+	testing.codes(admission.deny) == {"round_larger_than_pool"} with input as asked
+}
+
+test_a_round_of_the_whole_pool_is_allowed if {
+	admission.allow with input as testing.changed("/request/clients_per_round", 300)
 }

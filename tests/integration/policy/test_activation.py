@@ -139,7 +139,7 @@ def test_a_stored_policy_that_was_changed_is_refused(recorded: Recorded, tmp_pat
     ("file", "old", "new", "what"),
     [
         ("admission/limits/limits.rego", "0.3", "0.1", "tests"),
-        ("admission/admission.rego", "_pool_is_large_enough", "", "tests"),
+        ("admission/admission.rego", "_pool_holds_a_round", "", "tests"),
         ("admission/role/role.rego", "requester.role ==", "requester.rôle ==", "check"),
         ("admission/role/role.rego", "input.requester.role ==", "input.requester.rol ==", "check"),
         ("system/authz.rego", '"POST"', '"PUT"', "tests"),
