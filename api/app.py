@@ -1,11 +1,11 @@
-"""The composition root: settings → services → application.
+"""The application over its services: routes, handlers, gateway and background work, wired here and nowhere else.
 
 Invariants
-- Everything is wired here and nowhere else; a route without declared access keeps the application from starting.
+- A route without declared access keeps the application from starting.
 - Nothing on the import path of this module imports TensorFlow.
 - Background work (ended leases, the event log's one reader) lives and ends with the application.
 
-This module does not: start processes or make folders (``cli.py``, ``node.py``), or run migrations.
+This module does not: make the services (``serving.py``), start processes, or run migrations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
@@ -27,58 +26,13 @@ from api.gateway import Gateway
 from api.limits import RateLimiter
 from api.routes import auth as auth_routes
 from api.routes import ledger, registry, runner, runs, service, training, users
-from api.services import LOOPBACK_HOSTS, ApiOptions, Services
-from api.settings import Settings
-from governance.admission import Admission
+from api.services import ApiOptions, Services
 from governance.errors import GovernanceError
-from governance.identity import Identity
-from governance.ledger.database import Database
-from governance.policy.opa import PolicyEngine
-from governance.queries import Queries
-from governance.registry import Registry
-from governance.results import ResultStore
-from governance.settlement import Settlement
-from governance.tokens import SigningKey
 
-__all__ = ["ApiOptions", "Services", "build_services", "create_app"]
+__all__ = ["ApiOptions", "Services", "create_app"]
 
 _ROUTERS = (service, auth_routes, users, registry, training, runs, ledger, runner)
 _PRUNE_S = 3600.0
-
-
-def build_services(settings: Settings) -> Services:
-    """Opens what the service needs. ``up`` and ``serve`` start the policy engine and pass its address.
-
-    Raises ``ValueError`` without an engine, ``StorageError`` for an unfit database or key file.
-    """
-    if settings.opa_url is None or settings.opa_token is None:
-        raise ValueError("no policy engine: set PYSYTFF_OPA_URL and PYSYTFF_OPA_TOKEN, or start `pysytff-server serve`")
-    key = SigningKey.load_or_create(settings.token_key_file)
-    database = Database.open(settings.database_url)
-    registry = Registry(database)
-    results = ResultStore(settings.results_dir)
-    engine = PolicyEngine(settings.opa_url, settings.opa_token.get_secret_value(), timeout_s=settings.opa_timeout_s)
-    return Services(
-        database=database,
-        registry=registry,
-        admission=Admission(database, engine),
-        settlement=Settlement(database, results),
-        queries=Queries(database, results),
-        identity=Identity(database, registry, key),
-        engine=engine,
-        options=options_of(settings),
-    )
-
-
-def options_of(settings: Settings) -> ApiOptions:
-    """On loopback with nothing in front, only loopback's names are answered: a web page cannot rebind its own to us.
-
-    Elsewhere a proxy or the network decides who gets here, and a bearer token (never a cookie) is asked of everybody.
-    """
-    own = urlsplit(settings.own_url)
-    name = f"[{own.hostname}]" if ":" in (own.hostname or "") else (own.hostname or "")
-    direct = settings.on_loopback and not settings.trusted_proxies
-    return ApiOptions(allowed_hosts=(*LOOPBACK_HOSTS, name) if direct else ("*",), secure_cookies=own.scheme == "https")
 
 
 def create_app(services: Services) -> FastAPI:

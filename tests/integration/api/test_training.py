@@ -60,7 +60,8 @@ def test_a_refusal_is_a_problem_with_the_decision_and_is_recorded(governed: Gove
 
 def test_the_notebooks_own_parameters_are_clamped_and_told_why(governed_sqlite: Governed) -> None:
     node, ids = governed_sqlite
-    answer = submit(node, ids, "k", rounds=10, no_clients=3, noise_multiplier=0.05, clients_per_round=2)
+    params: dict[str, Any] = {"rounds": 10, "no_clients": 3, "noise_multiplier": 0.05, "clients_per_round": 2}
+    answer = submit(node, ids, "k", purpose="unspecified", **params)
     assert (201, "clamped") == (answer.status_code, answer.json()["outcome"])
     clamp = answer.json()["clamps"][0]
     assert ("noise_multiplier", 0.05, 5, "owner:digits") == tuple(
