@@ -1,7 +1,8 @@
 """What governance and runner say to each other. Standard library only.
 
 Invariants
-- A ``Grant`` holds everything that one run needs, and nothing else about the world: the job sees only its grant and its data.
+- A ``Grant`` holds everything that one run needs, and nothing else about the world: the job sees only its grant and
+  its data.
 - Every call by a runner carries the grant's fencing token; a stale token is refused.
 - A debit comes before the rounds it pays for. ``DebitAnswer.permitted`` is true for exactly one caller, once.
 
@@ -125,4 +126,4 @@ class Governor(Protocol):
     def publish(self, grant_id: str, fencing_token: int, result: RunResult) -> None: ...
 
     def fail(self, grant_id: str, fencing_token: int, *, touched_data: bool) -> None:
-        """``touched_data`` False only if the job ended before it opened the data: then undebited rounds are released."""
+        """``touched_data`` is False only if the job ended before it opened data: then undebited rounds are released."""
