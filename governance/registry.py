@@ -248,6 +248,7 @@ class Registry:
         )
         try:
             with self._database.write() as connection:
+                _check_roles(connection, version_handle, holdout_handle)
                 catalogue.insert_dataset(connection, dataset)
                 self._append_dataset(connection, dataset, owner, now)
         except ConstraintError as error:
@@ -261,12 +262,15 @@ class Registry:
         _require(owner, Role.OWNER)
         current = self.dataset(owner, dataset_id)
         _check_handle("version_handle", version_handle)
+        if holdout_handle is not None:
+            _check_handle("holdout_handle", holdout_handle)
         now = self._clock()
         newer = replace(
             current, version=current.version + 1, version_handle=version_handle, holdout_handle=holdout_handle
         )
         try:
             with self._database.write() as connection:
+                _check_roles(connection, version_handle, holdout_handle)
                 catalogue.insert_version(connection, dataset_id, newer.version, version_handle, holdout_handle, now)
                 self._append_dataset(connection, newer, owner, now)
         except ConstraintError as error:
@@ -362,6 +366,14 @@ def _checked_name(name: str) -> None:
 def _check_handle(path: str, handle: str) -> None:
     if not _HANDLE.fullmatch(handle):
         raise _invalid(path, "is not a data handle", "the ver_… that `pysytff-server dataset add` printed")
+
+
+def _check_roles(connection: Connection, version_handle: str, holdout_handle: str | None) -> None:
+    """What is computed on a hold-out is published without noise: data is private or public, never both."""
+    if version_handle == holdout_handle or catalogue.holdout_is_private(connection, version_handle, holdout_handle):
+        raise _invalid(
+            "holdout_handle", "and version_handle name the same data", "a hold-out is public data of its own"
+        )
 
 
 def _check_assets(assets: Sequence[Asset]) -> None:

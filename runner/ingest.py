@@ -236,7 +236,7 @@ def ingest(
     unfinished = versions / f".{handle}"
     unfinished.mkdir(mode=0o750)
     try:
-        _write(unfinished, source, assets, offsets, places)
+        _write(unfinished, source, assets, offsets, places, public=unit_column is None)
         _sync(unfinished)
         unfinished.rename(versions / handle)
         _sync_directory(versions)
@@ -296,6 +296,8 @@ def _write(
     assets: Sequence[AssetSpec],
     offsets: npt.NDArray[np.int64],
     places: npt.NDArray[np.int64],
+    *,
+    public: bool,
 ) -> None:
     """Second pass."""
     examples = int(offsets[-1])
@@ -320,6 +322,7 @@ def _write(
         "assets": [{"name": asset.name, "dtype": asset.dtype, "shape": list(asset.shape)} for asset in assets],
         "units": len(offsets) - 1,
         "examples": examples,
+        "public": public,
     }
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
 

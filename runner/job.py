@@ -35,7 +35,7 @@ from runner.model_spec import ModelSpec, parse
 from runner.noise import GENERATOR, Streams
 from runner.pipe import Pipe, expect, field
 from runner.port import Grant
-from runner.silos import Silos, read_declared
+from runner.silos import Silos, read_declared, require_public
 
 WEIGHTS_FILE: Final = "weights.safetensors"
 MAX_SLOTS: Final = 8
@@ -90,6 +90,7 @@ def _train(
     data, parameters = grant.data, grant.parameters
     clipped_sum = build_clipped_sum(spec, parameters, read_declared(training, data.features, data.labels))  # (3)
     if holdout is not None:
+        require_public(holdout)
         check_compatible(spec, parameters, read_declared(holdout, data.features, data.labels))
     initial = initial_weights(spec, grant.run_id)
     executor.wait_ready()

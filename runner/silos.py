@@ -63,6 +63,15 @@ def read_declared(directory: Path, features: str, labels: str) -> Declared:
     return Declared(tuple(about["shape"]), tuple(target["shape"]), np.dtype(target["dtype"]))
 
 
+def require_public(directory: Path) -> None:
+    """Raises ``DataLayoutError`` unless the version was laid out as public data, with nobody in it to protect.
+
+    What is computed on a hold-out is published without noise, so a private version named as one must never be read.
+    """
+    if _manifest(directory).get("public") is not True:
+        raise DataLayoutError(directory.name, "it is not public data, so nothing is evaluated on it")
+
+
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Some units' examples, one unit after another. Unit i owns the rows [offsets[i], offsets[i + 1]) of both

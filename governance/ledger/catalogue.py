@@ -216,6 +216,15 @@ def insert_version(
     )
 
 
+def holdout_is_private(connection: sa.Connection, version_handle: str, holdout_handle: str | None) -> bool:
+    """Whether the data of somebody's version would serve as a public hold-out, or the other way round."""
+    table = dataset_versions.c
+    clashes = [table.holdout_handle == version_handle]
+    if holdout_handle is not None:
+        clashes.append(table.version_handle == holdout_handle)
+    return connection.execute(sa.select(table.version).where(sa.or_(*clashes)).limit(1)).first() is not None
+
+
 def select_datasets(
     connection: sa.Connection,
     *,

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from governance.errors import ConstraintError, StorageError
 from governance.ledger import chain, entries
-from governance.ledger.database import Database
-from governance.ledger.tables import APPEND_ONLY, metadata
+from governance.ledger.database import Database, metadata
+from governance.ledger.tables import APPEND_ONLY
 from governance.model import utc_now
 from tests.integration.governance.conftest import Governed
 

@@ -57,14 +57,20 @@ def grant(**changes: Any) -> Grant:
     return replace(made, **changes)
 
 
-def write_version(data_root: Path, handle: str, units: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Path:
+def write_version(
+    data_root: Path,
+    handle: str,
+    units: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+    *,
+    public: bool = False,
+) -> Path:
     """The layout of ``runner.silos``, with assets x and y, from each unit's examples."""
     directory = data_root / "datasets" / handle
     directory.mkdir(parents=True)
     x, y = np.concatenate([u[0] for u in units]), np.concatenate([u[1] for u in units])
     offsets = np.concatenate([[0], np.cumsum([len(u[0]) for u in units])]).astype(np.int64)
     assets = [{"name": n, "dtype": a.dtype.name, "shape": list(a.shape[1:])} for n, a in (("x", x), ("y", y))]
-    about = {"schema": "pysytff.data/1", "assets": assets, "units": len(units), "examples": len(x)}
+    about = {"schema": "pysytff.data/1", "assets": assets, "units": len(units), "examples": len(x), "public": public}
     (directory / "manifest.json").write_text(json.dumps(about))
     for name, array in (("offsets", offsets), ("x", x), ("y", y)):
         np.save(directory / f"{name}.npy", array)

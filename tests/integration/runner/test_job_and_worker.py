@@ -57,7 +57,7 @@ class RecordingGovernor:
 @pytest.fixture
 def settings(tmp_path: Path) -> WorkerSettings:
     write_version(tmp_path / "data", HANDLE, classified_units(12))
-    write_version(tmp_path / "data", HOLDOUT, classified_units(60, seed=1))
+    write_version(tmp_path / "data", HOLDOUT, classified_units(60, seed=1), public=True)
     (tmp_path / "scratch").mkdir()
     return WorkerSettings(data_root=tmp_path / "data", scratch=tmp_path / "scratch", job_seconds=300.0)
 
@@ -88,6 +88,13 @@ def test_a_granted_run_is_debited_ahead_trained_evaluated_and_published_once(set
     assert {"holdout_loss", "holdout_accuracy", "holdout_examples"} == set(governor.result.public_metrics)
     assert "chacha20" in governor.result.generator
     assert ["logs"] == [path.name for path in settings.scratch.iterdir()]
+
+
+def test_a_holdout_that_is_private_data_ends_the_run_before_anything_is_debited(settings: WorkerSettings) -> None:
+    private = replace(grant().data, holdout_handle=HANDLE)
+    governor = _run(settings, grant(data=private), RecordingGovernor())
+    assert ("fail", False) == governor.outcome
+    assert not [call for call in governor.calls if call[0] == "debit"]
 
 
 @pytest.mark.parametrize("victim", ["runner.job", "worker_binary"])

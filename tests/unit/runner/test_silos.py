@@ -12,7 +12,7 @@ import scipy.stats
 
 from runner.errors import DataLayoutError
 from runner.noise import Streams
-from runner.silos import Sampler, Silos, read_declared, version_directory
+from runner.silos import Sampler, Silos, read_declared, require_public, version_directory
 from tests.integration.runner.made_data import HANDLE, write_version
 
 SEED = bytes(range(32))
@@ -110,6 +110,12 @@ def test_what_is_declared_is_read_without_opening_the_data(tmp_path: Path) -> No
         file.unlink()
     declared = read_declared(directory, "x", "y")
     assert ((2,), (), np.dtype(np.int64)) == (declared.feature_shape, declared.label_shape, declared.label_dtype)
+
+
+def test_only_a_version_laid_out_as_public_passes_as_public(tmp_path: Path) -> None:
+    require_public(write_version(tmp_path, "ver_" + "1" * 24, numbered([2]), public=True))
+    with pytest.raises(DataLayoutError, match="not public"):
+        require_public(write_version(tmp_path, HANDLE, numbered([2])))
 
 
 def test_a_version_that_is_not_what_its_manifest_says_is_refused(tmp_path: Path) -> None:
