@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import uvicorn
 
@@ -20,6 +21,7 @@ from api.app import ApiOptions, Services, create_app
 from api.errors import NodeError
 from api.settings import Settings
 from governance.admission import Admission
+from governance.clamping import warm_up
 from governance.identity import Identity
 from governance.ledger.database import Database
 from governance.policy.opa import PolicyEngine
@@ -69,4 +71,5 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         forwarded_allow_ips=settings.trusted_proxies or None,
         timeout_graceful_shutdown=LAST_ANSWERS_S,
     )
+    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
     uvicorn.Server(config).run(sockets=[listener])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from accountant import calibration
 from accountant.calibration import Cap
-from accountant.curve import Curve, round_curve
+from accountant.curve import DEFAULT_ORDERS, Curve, round_curve
 from accountant.events import PoissonGaussian
 from governance.model import Clamp, TrainRequest
 
@@ -32,6 +32,11 @@ def event_of(request: TrainRequest, pool_size: int) -> PoissonGaussian:
     Drawing the pool earns no credit: the probability is within the pool (rule 6).
     """
     return PoissonGaussian(request.clients_per_round / pool_size, request.noise_multiplier, request.rounds)
+
+
+def warm_up() -> None:
+    """Computes one curve, so that the accounting library is loaded (about a second) before somebody waits for it."""
+    round_curve(0.01, 1.0, DEFAULT_ORDERS)
 
 
 def fit(request: TrainRequest, caps: Sequence[Cap], order: Sequence[str], *, pool_size: int) -> Fitted | Cap:
