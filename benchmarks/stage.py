@@ -30,6 +30,7 @@ from pydantic import SecretStr
 
 from api.settings import Settings, load
 from benchmarks.record import ROOT
+from benchmarks.workload import MODEL
 from governance.identity import Identity
 from governance.ledger.database import Database
 from governance.model import Asset, Dataset, Population, Principal, Role
@@ -45,17 +46,6 @@ PASSWORD = "a password of the benchmarks"
 SQLITE, POSTGRES = "SQLite", "PostgreSQL"
 _POLICIES = ROOT / "policies"
 _START_S = 60.0
-
-# W1 of the design's workloads.
-MODEL: Mapping[str, Any] = {
-    "schema": "pysytff.model/1",
-    "input": {"shape": [64], "dtype": "float32"},
-    "layers": [
-        {"type": "dense", "name": "hidden", "units": 64, "activation": "relu"},
-        {"type": "dense", "name": "output", "units": 10},
-    ],
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Opa:
