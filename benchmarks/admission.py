@@ -7,8 +7,6 @@ the memo; "cold" requests ask for a noise multiplier that was never seen before.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import secrets
 import threading
@@ -124,12 +122,11 @@ def _in_process(opa: Opa, site: Site) -> list[_Listened]:
     try:
         admission = Admission(site.database, engine)
         request = TrainRequestIn.model_validate(site.request()).to_domain()
-        return [
-            _listened(site, lambda: admission.admit(
-                site.researcher, request, idempotency_key=secrets.token_hex(12), request_digest=hashlib.sha256().digest()
-            ))
-            for _ in range(_IN_PROCESS)
-        ][10:]
+
+        def admit() -> None:
+            admission.admit(site.researcher, request, idempotency_key=secrets.token_hex(12), request_digest=bytes(32))
+
+        return [_listened(site, admit) for _ in range(_IN_PROCESS)][10:]
     finally:
         engine.close()
 
@@ -158,7 +155,7 @@ def _listening(engine: sa.Engine) -> Iterator[_Listened]:
 
     event.listen(engine, "before_cursor_execute", before)
     event.listen(engine, "after_cursor_execute", after)
-    engine.dialect.do_commit = timed_commit  # type: ignore[method-assign]
+    engine.dialect.do_commit = timed_commit  # type: ignore[assignment,method-assign]
     try:
         yield heard
     finally:

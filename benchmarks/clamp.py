@@ -1,13 +1,13 @@
 """``clamp``: the noise multiplier that fits what 100 past runs left, by us and by ``calibrate_dp_mechanism``.
 
-Both look for the noise multiplier of one more run under the same (ε, δ) and the same history. The library is used as its
-documentation says: the event to calibrate is the whole composition, so every guess composes the history again (the
+Both look for the noise multiplier of one more run under the same (ε, δ) and the same history. The library is used as
+its documentation says: the event to calibrate is the whole composition, so every guess composes the history again (the
 library refuses an accountant that holds something already). Somebody who writes an accountant of their own that
 remembers the history's curve is much faster; this is the second baseline, for information.
 
-Our time is ``governance.clamping.fit``, the whole of step (4). The first answer to a new question is charged with a curve
-that dp_accounting computes too (privacy rule 13), so "cold" holds two such curves: the requested one, which does not
-fit, and the answer's.
+Our time is ``governance.clamping.fit``, the whole of step (4). The first answer to a new question is charged with a
+curve that dp_accounting computes too (privacy rule 13), so "cold" holds two such curves: the requested one, which does
+not fit, and the answer's.
 """
 
 from __future__ import annotations

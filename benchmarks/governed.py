@@ -58,15 +58,12 @@ def run(recorder: Recorder) -> None:
 def _report(
     recorder: Recorder, governed: float, total: float, took: dict[str, list[float]], starts: dict[str, float]
 ) -> None:
-    names = {"keras": "tff.learning, Keras model", "functional": "tff.learning, functional model"}
-    for kind, name in names.items():
+    for kind, name in {"keras": "a Keras model", "functional": "a functional model"}.items():
         recorder.add(
-            "governed training", governed, "rounds/s", baseline=(name, _rate(took[kind])), aim=">= 0.95"
-        ) if kind == "keras" else recorder.add(
-            "governed training, against a functional model",
+            f"governed training, against tff.learning with {name}",
             governed,
             "rounds/s",
-            baseline=(name, _rate(took[kind])),
+            baseline=(f"tff.learning, {name}", _rate(took[kind])),
             aim=">= 0.95",
         )
     recorder.add(
@@ -196,12 +193,13 @@ def _debits(site: Site, served: Api) -> list[float]:
     runner = Kept(served.port, site.runner_credential)
     _, body = runner.call("POST", "/v1/runner/claim", b"{}")
     grant = json.loads(body)
-    found = []
-    for number in range(_DEBITS):
-        asked = {"fencing_token": grant["fencing_token"], "first_round": 5 * number, "rounds": 5}
-        path, text = f"/v1/runner/grants/{grant['grant_id']}/debit", json.dumps(asked).encode()
-        answers: list[tuple[int, bytes]] = []
-        found.append(milliseconds(lambda path=path, text=text: answers.append(runner.call("POST", path, text))))  # type: ignore[misc]
-        if answers[0][0] != 200 or not json.loads(answers[0][1])["permitted"]:
-            raise RuntimeError(f"not debited: {answers[0]}")
-    return found[_DEBITS // 10 :]
+    first_rounds = iter(range(0, 5 * _DEBITS, 5))
+
+    def debit() -> None:
+        asked = {"fencing_token": grant["fencing_token"], "first_round": next(first_rounds), "rounds": 5}
+        path = f"/v1/runner/grants/{grant['grant_id']}/debit"
+        status, answer = runner.call("POST", path, json.dumps(asked).encode())
+        if status != 200 or not json.loads(answer)["permitted"]:
+            raise RuntimeError(f"not debited: {status} {answer!r}")
+
+    return [milliseconds(debit) for _ in range(_DEBITS)][_DEBITS // 10 :]

@@ -141,7 +141,10 @@ def write_readme() -> None:
     """Puts the newest figures into the README, between its marks."""
     before, _, rest = README.read_text(encoding="utf-8").partition(_MARKS[0])
     _, _, after = rest.partition(_MARKS[1])
-    rows = ["| benchmark | metric | value | baseline | ratio | aim | | compared with |", "|---|---|---|---|---|---|---|---|"]
+    rows = [
+        "| benchmark | metric | value | baseline | ratio | aim | | compared with |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     rows += ["| " + " | ".join(_cells(line)) + " |" for line in newest()]
     README.write_text(before + _MARKS[0] + "\n".join(rows) + "\n" + _MARKS[1] + after, encoding="utf-8")
 

@@ -47,6 +47,7 @@ SQLITE, POSTGRES = "SQLite", "PostgreSQL"
 _POLICIES = ROOT / "policies"
 _START_S = 60.0
 
+
 @dataclass(frozen=True, slots=True)
 class Opa:
     url: str
@@ -118,9 +119,8 @@ class Stage:
         researcher = registry.create_principal(Role.RESEARCHER, "researcher@example.org")
         identity.set_password(researcher.id, PASSWORD)
         session = identity.login("researcher@example.org", PASSWORD, address="192.0.2.1")
-        opened = registry.open_population(
-            owner, "people", **({"declared_size": 100_000, "epsilon": 8.0, "delta": 1e-6} | population)
-        )
+        size: dict[str, Any] = {"declared_size": 100_000, "epsilon": 8.0, "delta": 1e-6, **population}
+        opened = registry.open_population(owner, "people", **size)
         dataset = registry.register_dataset(
             owner,
             population_id=opened.id,
@@ -133,9 +133,7 @@ class Stage:
             max_examples_per_unit=10,
         )
         runner = identity.create_runner_credential("runner")
-        return Site(
-            settings, database, owner, researcher, session.access_token, runner.secret, opened, dataset
-        )
+        return Site(settings, database, owner, researcher, session.access_token, runner.secret, opened, dataset)
 
     def _postgres_database(self, name: str) -> str:
         if self._postgres is None:
@@ -147,11 +145,14 @@ class Stage:
             self._stack.callback(server.cleanup)
             self._postgres = server.get_uri()
             with psycopg.connect(self._postgres) as connection:
-                durable = connection.execute("SHOW fsync").fetchone(), connection.execute("SHOW synchronous_commit").fetchone()
+                durable = (
+                    connection.execute("SHOW fsync").fetchone(),
+                    connection.execute("SHOW synchronous_commit").fetchone(),
+                )
             if durable != (("on",), ("on",)):
                 raise RuntimeError(f"PostgreSQL does not wait for the disk: {durable}")
         with psycopg.connect(self._postgres, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # noqa: S608 (our own counter)
+            connection.execute(f"CREATE DATABASE {name}")
         return self._postgres.replace("/postgres?", f"/{name}?", 1)
 
 
