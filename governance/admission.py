@@ -128,9 +128,12 @@ class Admission:
         decision = self._decision(request, facts, judgement, digest, timer)
         try:
             with self._database.write() as connection:
-                if not self._still_holds(connection, facts, judgement):  # (5) (6)
-                    return None
-                answer = record(connection, facts, decision, judgement.fitted, evidence)  # (7)
+                if judgement.fitted is not None:  # (5) the population first, the log's head last
+                    budgets.lock_balances(connection, facts.population.id)
+                with entries.locked(connection) as log:
+                    if not self._still_holds(connection, facts, judgement):  # (6)
+                        return None
+                    answer = record(connection, log, facts, decision, judgement.fitted, evidence)  # (7)
                 if failure is None:
                     decisions.remember(connection, key, answer.id, answer.decided_at)
         except ConstraintError:
@@ -174,17 +177,13 @@ class Admission:
         return _Judgement(Outcome.CLAMPED, clamps=clamps, fitted=fitted, policy=policy)
 
     def _still_holds(self, connection: Connection, facts: Snapshot, judgement: _Judgement) -> bool:
-        """Under the locks, whether the judgement may be written. A refusal reserves nothing, so it always may."""
+        """(6) Under the locks: nothing that an approval rests on has changed. A refusal reserves nothing."""
         fitted = judgement.fitted
         if fitted is None:
             return True
-        # (5) Locks: the population first, the log's head last.
-        budgets.lock_balances(connection, facts.population.id)
-        entries.lock_head(connection)
-        # (6) Nothing that the approval rests on may have changed.
         if policies.active(connection) != facts.active:
             return False
-        locked = budget_state.read(connection, facts.population.id, facts.quota_scopes)
+        locked = budget_state.read(connection, facts.population, facts.quota_scopes)
         return calibration.fits(locked.caps, fitted.curve.times(fitted.event.rounds)) is None
 
     def _document(self, request: TrainRequest, facts: Snapshot) -> dict[str, Any]:

@@ -8,7 +8,6 @@ This module does not: decide, or change an amount.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,7 +19,7 @@ from accountant.odometer import epsilon_reading
 from governance.ledger import budgets, entries
 from governance.ledger.budgets import Balance, Scope
 from governance.ledger.database import Connection
-from governance.model import BudgetReading, Quota
+from governance.model import BudgetReading, Population, Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +35,15 @@ class BudgetState:
         caps = [Cap("the population's budget", self.budget, self._spent(("population", self.population_id)))]
         for quota in self.quotas:
             name = f"the {quota.scope}'s quota"
-            caps.append(Cap(name, self._quota_budget(quota), self._spent((quota.scope, quota.scope_id))))
+            caps.append(Cap(name, quota_budget(self.budget, quota.epsilon), self._spent((quota.scope, quota.scope_id))))
         return tuple(caps)
 
     def readings(self) -> tuple[BudgetReading, ...]:
         """The population's reading, then one for each quota."""
         found = [self._reading(("population", self.population_id), self.budget)]
-        found += [self._reading((quota.scope, quota.scope_id), self._quota_budget(quota)) for quota in self.quotas]
+        for quota in self.quotas:
+            found.append(self._reading((quota.scope, quota.scope_id), quota_budget(self.budget, quota.epsilon)))
         return tuple(found)
-
-    def _quota_budget(self, quota: Quota) -> Budget:
-        return replace(self.budget, epsilon=quota.epsilon)
 
     def _spent(self, scope: Scope) -> tuple[int, ...]:
         balance = self.balances.get(scope)
@@ -68,24 +65,29 @@ class BudgetState:
         )
 
 
-def read(connection: Connection, population_id: str, quota_scopes: Sequence[Scope] | None = None) -> BudgetState:
+def read(connection: Connection, population: Population, quota_scopes: Sequence[Scope] | None = None) -> BudgetState:
     """``quota_scopes``: only the quotas of these (project, researcher); None means all of the population's."""
     quotas = tuple(
-        budgets.read_quotas(connection, population_id, None if quota_scopes is None else tuple(quota_scopes))
+        budgets.read_quotas(connection, population.id, None if quota_scopes is None else tuple(quota_scopes))
     )
-    wanted = (("population", population_id), *((quota.scope, quota.scope_id) for quota in quotas))
+    wanted = (("population", population.id), *((quota.scope, quota.scope_id) for quota in quotas))
     return BudgetState(
-        budget=_budget(budgets.budget_document(connection, population_id)),
-        population_id=population_id,
-        balances=budgets.read_balances(connection, population_id, wanted),
+        budget=population.budget,
+        population_id=population.id,
+        balances=budgets.read_balances(connection, population.id, wanted),
         quotas=quotas,
         as_of_entry=entries.size(connection) - 1,
     )
 
 
+def quota_budget(budget: Budget, epsilon: float) -> Budget:
+    """The filter of a quota: the population's orders and weights, its own ε. Raises ``InvalidBudgetError``."""
+    return _quota_budget(budget, epsilon)
+
+
 @lru_cache(maxsize=1024)
-def _budget(document: str) -> Budget:
-    return Budget.from_document(json.loads(document))  # immutable for life, so it can be remembered
+def _quota_budget(budget: Budget, epsilon: float) -> Budget:
+    return replace(budget, epsilon=epsilon)  # checking a budget's weights exactly takes milliseconds
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from accountant.filter import Budget
+
 
 class Role(StrEnum):
     OWNER = "owner"
@@ -214,10 +216,20 @@ class Population:
     name: str
     owner_id: str
     declared_size: int
-    epsilon: float
-    delta: float
-    relation: str  # "ADD_OR_REMOVE_ONE"
+    budget: Budget
     created_at: datetime
+
+    @property
+    def epsilon(self) -> float:
+        return self.budget.epsilon
+
+    @property
+    def delta(self) -> float:
+        return self.budget.delta
+
+    @property
+    def relation(self) -> str:
+        return self.budget.relation
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,14 +148,14 @@ class Queries:
         """The population's reading first. Researchers see, of the quotas, only those that bind themselves."""
         with self._database.read() as connection:
             seen = populations_seen(connection, principal, catalogue_only=True)
-            known = catalogue.select_populations(connection, population_id=population_id)
-            if not known or (seen is not None and population_id not in seen):
+            population = catalogue.population(connection, population_id)
+            if population is None or (seen is not None and population_id not in seen):
                 raise NotFoundError(f"there is no population {population_id!r} that you can see")
             scopes = None
             if principal.role is Role.RESEARCHER:
                 mine = catalogue.select_projects(connection, member=principal.id)
                 scopes = [("researcher", principal.id), *(("project", project.id) for project in mine)]
-            return list(budget_state.read(connection, population_id, scopes).readings())
+            return list(budget_state.read(connection, population, scopes).readings())
 
 
 def _encode(position: list[str | int]) -> str:

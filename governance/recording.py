@@ -16,9 +16,10 @@ from accountant.codec import encode_event
 from accountant.curve import ACCOUNTANT
 from governance import decision_document
 from governance.clamping import Fitted
-from governance.ledger import budgets, decisions, entries, run_store
+from governance.ledger import budgets, decisions, run_store
 from governance.ledger.budgets import Reservation
 from governance.ledger.database import Connection
+from governance.ledger.entries import Log
 from governance.model import Decision, Run, RunState, new_id
 from governance.model_check import columns
 from governance.run_template import grant_template
@@ -34,12 +35,16 @@ class Evidence:
 
 
 def record(
-    connection: Connection, snapshot: Snapshot, decision: Decision, fitted: Fitted | None, evidence: Evidence
+    connection: Connection,
+    log: Log,
+    snapshot: Snapshot,
+    decision: Decision,
+    fitted: Fitted | None,
+    evidence: Evidence,
 ) -> Decision:
     """Records a decision; with ``fitted``, reserves its budget and queues its run too. Returns it with its ids."""
     run_id = None if fitted is None else new_id("run")
-    entry = entries.append(
-        connection,
+    entry = log.append(
         "decision",
         decision.decided_at,
         decision_document.entry_facts(decision, snapshot.dataset.version, _charge(fitted)),
@@ -52,6 +57,8 @@ def record(
     recorded = replace(decision, run_id=run_id, entry_index=entry.index)
     if fitted is not None and run_id is not None:
         _queue(connection, snapshot, recorded, fitted, run_id)
+        seen = {"state": RunState.RESERVED.value, "rounds": fitted.event.rounds}
+        log.event(run_id, recorded.decided_at, "state", seen)
         budgets.reserve(connection, _reservation(snapshot, fitted, run_id), entry.index)
     decisions.insert(
         connection,
@@ -112,5 +119,3 @@ def _queue(connection: Connection, snapshot: Snapshot, decision: Decision, fitte
         fitted, snapshot.spec, snapshot.dataset, snapshot.population, features=features, labels=labels
     )
     run_store.insert_run(connection, run, template)
-    state = {"state": run.state.value, "rounds": run.rounds}
-    entries.append_event(connection, run_id, decision.decided_at, "state", state)

@@ -134,13 +134,11 @@ class Registry:
         except AccountantError as error:
             raise InvalidRequestError(f"the budget cannot be opened: {error}") from error
         now = self._clock()
-        population = Population(
-            new_id("pop"), name, owner.id, declared_size, budget.epsilon, budget.delta, budget.relation, now
-        )
+        population = Population(new_id("pop"), name, owner.id, declared_size, budget, now)
         facts = {"declared_size": declared_size, "budget": budget.to_document(), "owner": owner.id}
         try:
             with self._database.write() as connection:
-                catalogue.insert_population(connection, population, budget)
+                catalogue.insert_population(connection, population)
                 budgets.open_balance(connection, population.id, ("population", population.id), len(budget.orders))
                 entries.append(connection, "population_opened", now, facts, population_id=population.id)
         except ConstraintError as error:
@@ -181,7 +179,7 @@ class Registry:
                 raise NotFoundError(f"there is no {scope} {scope_id!r}")
             budgets.lock_balances(connection, population_id)
             try:
-                replace(budget_state.read(connection, population_id).budget, epsilon=quota.epsilon)
+                budget_state.quota_budget(population.budget, quota.epsilon)
             except AccountantError as error:
                 raise InvalidRequestError(f"the quota could never admit anything: {error}") from error
             budgets.set_quota(connection, quota)
@@ -331,7 +329,7 @@ class Registry:
         """Puts exactly this set in force: one transaction, one ledger entry. ``sources``: owner policies by id."""
         now = self._clock()
         with self._database.write() as connection:
-            entries.lock_head(connection)  # admission compares revisions under this lock
+            log = entries.Log(connection)  # admission compares revisions under this lock
             last = policies.active(connection)
             sequence = 1 if last is None else last.sequence + 1
             active = ActivePolicies(revision_name(sequence, digests), sequence, dict(digests))
@@ -344,7 +342,8 @@ class Registry:
                 "digests": dict(digests),
                 "by": principal_id or "operator",
             }
-            entries.append(connection, "policy_activated", now, facts)
+            log.append("policy_activated", now, facts)
+            log.store()
         return active
 
 

@@ -23,11 +23,18 @@ from typing import Any
 
 from accountant.codec import canonical_bytes
 from accountant.events import PoissonGaussian
-from governance import budget_state
-from governance.errors import ConflictError, FencingError, ForbiddenError, InvalidRequestError, NotFoundError
-from governance.ledger import budgets, entries, run_store
+from governance.errors import (
+    ConflictError,
+    FencingError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    StorageError,
+)
+from governance.ledger import budgets, catalogue, entries, run_store
 from governance.ledger.budgets import Reservation
 from governance.ledger.database import Connection, Database
+from governance.ledger.entries import Log
 from governance.ledger.run_store import GrantRow, ResultRow
 from governance.model import Principal, Role, Run, RunState, new_id, utc_now
 from governance.results import ResultStore, check_weights
@@ -57,19 +64,21 @@ class Settlement:
             if queued is None:
                 return None
             run_id, template = queued
+            held = budgets.reservation(connection, run_id)
+            log = Log(connection)
             row = GrantRow(
                 id=new_id("grt"),
                 run_id=run_id,
                 runner_id=runner.id,
-                fencing_token=run_store.next_fencing_token(connection),
+                fencing_token=log.fencing_token(),
                 state="active",
                 lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
             )
             run_store.insert_grant(connection, row)
-            self._move_to(connection, run_id, RunState.RUNNING, now)
-            held = budgets.reservation(connection, run_id)
+            self._move_to(connection, log, run_id, RunState.RUNNING, now)
             facts = {"grant": row.id, "fencing_token": row.fencing_token, "runner": runner.id}
-            _append(connection, "granted", now, facts, held)
+            _append(log, "granted", now, facts, held)
+            log.store()
         return Grant.from_json(template | {"grant_id": row.id, "run_id": run_id, "fencing_token": row.fencing_token})
 
     def heartbeat(self, runner: Principal, grant_id: str, fencing_token: int) -> Heartbeat:
@@ -107,7 +116,8 @@ class Settlement:
                 "rounds": rounds,
                 "rounds_debited": first_round + rounds,
             }
-            entry = _append(connection, "debit", now, facts, held)
+            with entries.locked(connection) as log:
+                entry = _append(log, "debit", now, facts, held)
             budgets.debit(connection, held, grant.id, first_round, rounds, entry)
             run_store.extend_lease(connection, grant_id, now + timedelta(seconds=LEASE_SECONDS))
         return DebitAnswer(permitted=True, debited_rounds=first_round + rounds)
@@ -124,7 +134,8 @@ class Settlement:
                 return
             run_store.set_rounds_done(connection, grant.run_id, rounds_done, now)
             data = {"rounds": held.rounds, "rounds_done": rounds_done}
-            entries.append_event(connection, grant.run_id, now, "progress", data)
+            with entries.locked(connection) as log:
+                log.event(grant.run_id, now, "progress", data)
 
     def publish(self, runner: Principal, grant_id: str, fencing_token: int, result: RunResult) -> None:
         """Publishes the result once.
@@ -160,9 +171,7 @@ class Settlement:
             if touched_data or held.rounds_debited:
                 self._quarantine(connection, held, "fault", now)
                 return
-            self._release(connection, held, "failed_before_data", "runner", now)
-            self._move_to(connection, held.run_id, RunState.FAILED, now, "failed_before_data")
-            run_store.end_grants(connection, held.run_id)
+            self._release(connection, held, RunState.FAILED, "failed_before_data", "runner", now)
 
     # --- people's calls, and time's ----------------------------------------------------------------------------------
 
@@ -178,9 +187,7 @@ class Settlement:
             held = self._locked(connection, run_id)
             state = run_store.select_runs(connection, run_id=run_id)[0].state
             if state in (RunState.RESERVED, RunState.RUNNING):
-                self._release(connection, held, "cancelled", principal.id, now)
-                self._move_to(connection, run_id, RunState.CANCELLED, now, "cancelled")
-                run_store.end_grants(connection, run_id)
+                self._release(connection, held, RunState.CANCELLED, "cancelled", principal.id, now)
             elif state is not RunState.CANCELLED:
                 raise ConflictError(f"the run is {state.value}; only a queued or running one can be cancelled")
             return run_store.select_runs(connection, run_id=run_id)[0]
@@ -231,11 +238,14 @@ class Settlement:
         result: RunResult,
         now: datetime,
     ) -> None:
+        population = catalogue.population(connection, held.population_id)
+        if population is None:  # a foreign key says otherwise
+            raise StorageError("the run's population is missing")
         parameters = Grant.from_json(template).parameters
         statement = privacy_statement(
             run_id=held.run_id,
             population_id=held.population_id,
-            budget=budget_state.read(connection, held.population_id, ()).budget,
+            budget=population.budget,
             event=PoissonGaussian(parameters.sampling_probability, parameters.noise_multiplier, held.rounds_debited),
             parameters=parameters,
             generator=result.generator,
@@ -247,7 +257,6 @@ class Settlement:
         run_store.insert_result(connection, row)
         budgets.close(connection, held.run_id)
         run_store.set_rounds_done(connection, held.run_id, held.rounds, now)
-        self._move_to(connection, held.run_id, RunState.PUBLISHED, now)
         run_store.end_grants(connection, held.run_id)
         facts = {
             "grant": grant.id,
@@ -259,7 +268,9 @@ class Settlement:
             "generator": result.generator,
             "runner_version": result.runner_version,
         }
-        _append(connection, "publication", now, facts, held)
+        with entries.locked(connection) as log:
+            self._move_to(connection, log, held.run_id, RunState.PUBLISHED, now)
+            _append(log, "publication", now, facts, held)
 
     def _discard_unpublished(self, run_id: str) -> None:
         """Removes the file unless its row was committed after all (a lost answer to a commit looks like a failure)."""
@@ -267,28 +278,39 @@ class Settlement:
             if run_store.select_result(connection, run_id) is None:
                 self._results.discard(run_id)
 
-    def _release(self, connection: Connection, held: Reservation, why: str, by: str, now: datetime) -> None:
+    def _release(
+        self, connection: Connection, held: Reservation, state: RunState, why: str, by: str, now: datetime
+    ) -> None:
         facts = {"rounds_released": held.undebited, "rounds_debited": held.rounds_debited, "why": why, "by": by}
-        entry = _append(connection, "release", now, facts, held)
+        with entries.locked(connection) as log:
+            entry = _append(log, "release", now, facts, held)
+            self._move_to(connection, log, held.run_id, state, now, why)
         budgets.release_undebited(connection, held, entry)
+        run_store.end_grants(connection, held.run_id)
 
     def _quarantine(self, connection: Connection, held: Reservation, why: str, now: datetime) -> None:
         facts = {"rounds_held": held.undebited, "rounds_debited": held.rounds_debited, "why": why}
-        _append(connection, "quarantine", now, facts, held)
+        with entries.locked(connection) as log:
+            _append(log, "quarantine", now, facts, held)
+            self._move_to(connection, log, held.run_id, RunState.QUARANTINED, now, "ended_without_result")
         budgets.quarantine(connection, held.run_id)
-        self._move_to(connection, held.run_id, RunState.QUARANTINED, now, "ended_without_result")
         run_store.end_grants(connection, held.run_id)
 
     def _move_to(
-        self, connection: Connection, run_id: str, state: RunState, now: datetime, reason: str | None = None
+        self,
+        connection: Connection,
+        log: Log,
+        run_id: str,
+        state: RunState,
+        now: datetime,
+        reason: str | None = None,
     ) -> None:
         run_store.set_state(connection, run_id, state, now, reason)
-        entries.append_event(connection, run_id, now, "state", {"state": state.value})
+        log.event(run_id, now, "state", {"state": state.value})
 
 
-def _append(connection: Connection, kind: str, now: datetime, facts: dict[str, Any], held: Reservation) -> int:
-    entry = entries.append(
-        connection,
+def _append(log: Log, kind: str, now: datetime, facts: dict[str, Any], held: Reservation) -> int:
+    entry = log.append(
         kind,
         now,
         facts,

@@ -42,17 +42,16 @@ def take(database: Database, principal: Principal, request: TrainRequest) -> Sna
     if principal.role is not Role.RESEARCHER:
         raise ForbiddenError("only researchers submit training requests")
     with database.read() as connection:
-        found = catalogue.select_datasets(connection, asset_id=request.train_data_id)
-        if not found:
+        dataset = catalogue.dataset_of_asset(connection, request.train_data_id)
+        population = None if dataset is None else catalogue.population(connection, dataset.population_id)
+        if dataset is None or population is None:
             raise NotFoundError(f"train_data_id: there is no data {request.train_data_id!r} that you can see")
-        dataset = found[0]
-        population = catalogue.select_populations(connection, population_id=dataset.population_id)[0]
         project = _project(connection, principal, request.project)
         active = policies.active(connection)
         if active is None:
             raise PolicyRevisionError("no policies are in force on this node; its operator activates them")
         scopes = (("project", project.id), ("researcher", principal.id))
-        budget = budget_state.read(connection, population.id, scopes)
+        budget = budget_state.read(connection, population, scopes)
     pool_size = _pool_size(request, population)
     spec = check_model(request, dataset)
     return Snapshot(principal, project, dataset, population, pool_size, spec, active, budget)
@@ -61,12 +60,13 @@ def take(database: Database, principal: Principal, request: TrainRequest) -> Sna
 def _project(connection: Connection, principal: Principal, project_id: str | None) -> Project:
     """The named project, or the researcher's personal one. Not being a member looks like not existing."""
     if project_id is None:
-        found = catalogue.select_projects(connection, personal_of=principal.id)
+        project = catalogue.personal_project(connection, principal.id)
     else:
         found = catalogue.select_projects(connection, project_id=project_id, member=principal.id)
-    if not found:
+        project = found[0] if found else None
+    if project is None:
         raise NotFoundError(f"project: there is no project {project_id!r} that you are a member of")
-    return found[0]
+    return project
 
 
 def _pool_size(request: TrainRequest, population: Population) -> int:

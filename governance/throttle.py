@@ -97,7 +97,8 @@ def delay(failures: int, *, strict: bool) -> timedelta:
     )
     if failures < free:
         return timedelta(0)
-    return min(first * 2 ** min(failures - free, 30), longest)
+    doublings = min(failures - free, 30)
+    return min(first * (1 << doublings), longest)
 
 
 def address_group(address: str) -> str:

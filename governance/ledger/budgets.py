@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from accountant.filter import add, subtract
 from governance.ledger import vectors
-from governance.ledger.tables import balances, debits, populations, quotas, reservations
+from governance.ledger.tables import balances, debits, quotas, reservations
 from governance.model import Quota, timestamp, utc_now
 
 Vector = tuple[int, ...]
@@ -55,23 +55,52 @@ def scopes(population_id: str, project_id: str, researcher_id: str) -> tuple[Sco
     return (("population", population_id), ("project", project_id), ("researcher", researcher_id))
 
 
+_LOCK = (
+    sa.select(balances.c.as_of_entry)
+    .where(
+        balances.c.population_id == sa.bindparam("population"),
+        balances.c.scope == "population",
+        balances.c.scope_id == sa.bindparam("population"),
+    )
+    .with_for_update()
+)
+_BALANCES = sa.select(balances).where(
+    balances.c.population_id == sa.bindparam("population"),
+    balances.c.scope_id.in_(sa.bindparam("ids", expanding=True)),
+)
+_STORE_BALANCE = (
+    balances.update()
+    .where(
+        balances.c.population_id == sa.bindparam("population"),
+        balances.c.scope == sa.bindparam("in_scope"),
+        balances.c.scope_id == sa.bindparam("in_scope_id"),
+    )
+    .values(
+        committed=sa.bindparam("new_committed"),
+        debited=sa.bindparam("new_debited"),
+        as_of_entry=sa.bindparam("new_entry"),
+    )
+)
+_OPEN_BALANCE = balances.insert()
+_RESERVE = reservations.insert()
+_RESERVATION = sa.select(reservations).where(reservations.c.run_id == sa.bindparam("run"))
+_DEBIT = debits.insert()
+_QUOTAS = (
+    sa.select(quotas)
+    .where(quotas.c.population_id == sa.bindparam("population"))
+    .order_by(quotas.c.scope, quotas.c.scope_id)
+)
+
+
 def lock_balances(connection: sa.Connection, population_id: str) -> None:
     """Serialises everything that touches this population's budget until the transaction ends."""
-    connection.execute(
-        sa.select(balances.c.as_of_entry)
-        .where(
-            balances.c.population_id == population_id,
-            balances.c.scope == "population",
-            balances.c.scope_id == population_id,
-        )
-        .with_for_update()
-    ).one()
+    connection.execute(_LOCK, {"population": population_id}).one()
 
 
 def open_balance(connection: sa.Connection, population_id: str, scope: Scope, orders: int) -> None:
     zero = vectors.encode((0,) * orders)
     connection.execute(
-        balances.insert(),
+        _OPEN_BALANCE,
         {
             "population_id": population_id,
             "scope": scope[0],
@@ -85,17 +114,13 @@ def open_balance(connection: sa.Connection, population_id: str, scope: Scope, or
 
 def read_balances(connection: sa.Connection, population_id: str, wanted: tuple[Scope, ...]) -> dict[Scope, Balance]:
     """The balances that exist among ``wanted``."""
-    rows = connection.execute(
-        sa.select(balances).where(
-            balances.c.population_id == population_id,
-            sa.or_(*(sa.and_(balances.c.scope == kind, balances.c.scope_id == name) for kind, name in wanted)),
-        )
-    ).mappings()
+    asked = {"population": population_id, "ids": [name for _, name in wanted]}
     return {
         (row["scope"], row["scope_id"]): Balance(
             vectors.decode(row["committed"]), vectors.decode(row["debited"]), row["as_of_entry"]
         )
-        for row in rows
+        for row in connection.execute(_BALANCES, asked).mappings()
+        if (row["scope"], row["scope_id"]) in wanted
     }
 
 
@@ -104,26 +129,30 @@ def _move(
 ) -> None:
     """Applies u·rounds to the three balances of a reservation. The caller holds the population's lock."""
     current = read_balances(connection, held.population_id, held.scopes)
+    nothing = (0,) * len(held.round_curve)
+    moved = []
     for scope in held.scopes:
         if scope not in current:
             open_balance(connection, held.population_id, scope, len(held.round_curve))
-            current[scope] = Balance((0,) * len(held.round_curve), (0,) * len(held.round_curve), -1)
-        committed, debited = current[scope].committed, current[scope].debited
+        balance = current.get(scope, Balance(nothing, nothing, -1))
+        committed, debited = balance.committed, balance.debited
         if commit:
             committed = add(committed, _times(held.round_curve, commit))
         if release:
             committed = subtract(committed, _times(held.round_curve, release))
         if debit:
             debited = add(debited, _times(held.round_curve, debit))
-        connection.execute(
-            balances.update()
-            .where(
-                balances.c.population_id == held.population_id,
-                balances.c.scope == scope[0],
-                balances.c.scope_id == scope[1],
-            )
-            .values(committed=vectors.encode(committed), debited=vectors.encode(debited), as_of_entry=entry)
+        moved.append(
+            {
+                "population": held.population_id,
+                "in_scope": scope[0],
+                "in_scope_id": scope[1],
+                "new_committed": vectors.encode(committed),
+                "new_debited": vectors.encode(debited),
+                "new_entry": entry,
+            }
         )
+    connection.execute(_STORE_BALANCE, moved)
 
 
 def _times(curve: Vector, rounds: int) -> Vector:
@@ -132,7 +161,7 @@ def _times(curve: Vector, rounds: int) -> Vector:
 
 def reserve(connection: sa.Connection, held: Reservation, entry: int) -> None:
     connection.execute(
-        reservations.insert(),
+        _RESERVE,
         {
             "run_id": held.run_id,
             "population_id": held.population_id,
@@ -149,7 +178,7 @@ def reserve(connection: sa.Connection, held: Reservation, entry: int) -> None:
 
 
 def reservation(connection: sa.Connection, run_id: str) -> Reservation:
-    row = connection.execute(sa.select(reservations).where(reservations.c.run_id == run_id)).mappings().one()
+    row = connection.execute(_RESERVATION, {"run": run_id}).mappings().one()
     return Reservation(**{**row, "round_curve": vectors.decode(row["round_curve"])})
 
 
@@ -164,7 +193,7 @@ def debit(
     connection: sa.Connection, held: Reservation, grant_id: str, first_round: int, rounds: int, entry: int
 ) -> None:
     connection.execute(
-        debits.insert(),
+        _DEBIT,
         {
             "run_id": held.run_id,
             "first_round": first_round,
@@ -212,12 +241,6 @@ def set_quota(connection: sa.Connection, quota: Quota) -> None:
 
 
 def read_quotas(connection: sa.Connection, population_id: str, wanted: tuple[Scope, ...] | None = None) -> list[Quota]:
-    query = sa.select(quotas).where(quotas.c.population_id == population_id)
-    rows = connection.execute(query.order_by(quotas.c.scope, quotas.c.scope_id)).mappings()
+    rows = connection.execute(_QUOTAS, {"population": population_id}).mappings()
     found = [Quota(row["population_id"], row["scope"], row["scope_id"], row["epsilon"]) for row in rows]
     return found if wanted is None else [quota for quota in found if (quota.scope, quota.scope_id) in wanted]
-
-
-def budget_document(connection: sa.Connection, population_id: str) -> str:
-    query = sa.select(populations.c.budget).where(populations.c.id == population_id)
-    return str(connection.execute(query).scalar_one())

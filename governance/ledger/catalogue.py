@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -79,43 +82,48 @@ def insert_member(connection: sa.Connection, project_id: str, principal_id: str)
     connection.execute(project_members.insert(), {"project_id": project_id, "principal_id": principal_id})
 
 
+_PROJECTS = (
+    sa.select(projects, project_members.c.principal_id)
+    .outerjoin(project_members, project_members.c.project_id == projects.c.id)
+    .order_by(projects.c.created_at, projects.c.id, project_members.c.principal_id)
+)
+_PERSONAL = _PROJECTS.where(projects.c.personal_of == sa.bindparam("researcher"))
+
+
 def select_projects(
-    connection: sa.Connection,
-    *,
-    project_id: str | None = None,
-    member: str | None = None,
-    personal_of: str | None = None,
+    connection: sa.Connection, *, project_id: str | None = None, member: str | None = None
 ) -> list[Project]:
-    query = sa.select(projects)
+    query = _PROJECTS
     if project_id is not None:
         query = query.where(projects.c.id == project_id)
     if member is not None:
         mine = sa.select(project_members.c.project_id).where(project_members.c.principal_id == member)
         query = query.where(projects.c.id.in_(mine))
-    if personal_of is not None:
-        query = query.where(projects.c.personal_of == personal_of)
-    found = connection.execute(query.order_by(projects.c.created_at)).mappings().all()
-    members: dict[str, list[str]] = {row["id"]: [] for row in found}
-    for row in connection.execute(
-        sa.select(project_members).where(project_members.c.project_id.in_(members)).order_by("principal_id")
-    ).mappings():
-        members[row["project_id"]].append(row["principal_id"])
-    return [
-        Project(
-            row["id"],
-            row["name"],
-            row["created_by"],
-            datetime.fromisoformat(row["created_at"]),
-            tuple(members[row["id"]]),
-        )
-        for row in found
-    ]
+    return _projects(connection.execute(query).mappings())
+
+
+def personal_project(connection: sa.Connection, researcher_id: str) -> Project | None:
+    found = _projects(connection.execute(_PERSONAL, {"researcher": researcher_id}).mappings())
+    return found[0] if found else None
+
+
+def _projects(rows: Iterable[Mapping[Any, Any]]) -> list[Project]:
+    found: dict[str, Project] = {}
+    for row in rows:
+        members = () if row["principal_id"] is None else (row["principal_id"],)
+        if row["id"] in found:
+            known = found[row["id"]]
+            found[row["id"]] = replace(known, member_ids=known.member_ids + members)
+            continue
+        at = datetime.fromisoformat(row["created_at"])
+        found[row["id"]] = Project(row["id"], row["name"], row["created_by"], at, members)
+    return list(found.values())
 
 
 # --- populations ---------------------------------------------------------------------------------------------------
 
 
-def insert_population(connection: sa.Connection, population: Population, budget: Budget) -> None:
+def insert_population(connection: sa.Connection, population: Population) -> None:
     """Raises ``sqlalchemy.exc.IntegrityError`` if the name is taken."""
     connection.execute(
         populations.insert(),
@@ -124,36 +132,40 @@ def insert_population(connection: sa.Connection, population: Population, budget:
             "name": population.name,
             "owner_id": population.owner_id,
             "declared_size": population.declared_size,
-            "budget": canonical_bytes(budget.to_document()).decode(),
+            "budget": canonical_bytes(population.budget.to_document()).decode(),
             "created_at": timestamp(population.created_at),
         },
     )
 
 
-def select_populations(
-    connection: sa.Connection, *, population_id: str | None = None, owner_id: str | None = None
-) -> list[Population]:
-    query = sa.select(populations)
-    if population_id is not None:
-        query = query.where(populations.c.id == population_id)
-    if owner_id is not None:
-        query = query.where(populations.c.owner_id == owner_id)
-    found = []
-    for row in connection.execute(query.order_by(populations.c.created_at)).mappings():
-        budget = Budget.from_document(json.loads(row["budget"]))
-        found.append(
-            Population(
-                id=row["id"],
-                name=row["name"],
-                owner_id=row["owner_id"],
-                declared_size=row["declared_size"],
-                epsilon=budget.epsilon,
-                delta=budget.delta,
-                relation=budget.relation,
-                created_at=datetime.fromisoformat(row["created_at"]),
-            )
-        )
-    return found
+_POPULATIONS = sa.select(populations).order_by(populations.c.created_at)
+_POPULATION = sa.select(populations).where(populations.c.id == sa.bindparam("wanted"))
+
+
+def select_populations(connection: sa.Connection, *, owner_id: str | None = None) -> list[Population]:
+    query = _POPULATIONS if owner_id is None else _POPULATIONS.where(populations.c.owner_id == owner_id)
+    return [_population(row) for row in connection.execute(query).mappings()]
+
+
+def population(connection: sa.Connection, population_id: str) -> Population | None:
+    row = connection.execute(_POPULATION, {"wanted": population_id}).mappings().one_or_none()
+    return None if row is None else _population(row)
+
+
+def _population(row: Mapping[Any, Any]) -> Population:
+    return Population(
+        id=row["id"],
+        name=row["name"],
+        owner_id=row["owner_id"],
+        declared_size=row["declared_size"],
+        budget=_budget(row["budget"]),
+        created_at=datetime.fromisoformat(row["created_at"]),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _budget(document: str) -> Budget:
+    return Budget.from_document(json.loads(document))  # immutable for life, so it can be remembered
 
 
 # --- datasets ------------------------------------------------------------------------------------------------------
@@ -225,40 +237,57 @@ def holdout_is_private(connection: sa.Connection, version_handle: str, holdout_h
     return connection.execute(sa.select(table.version).where(sa.or_(*clashes)).limit(1)).first() is not None
 
 
+_NEWEST = (
+    sa.select(dataset_versions.c.dataset_id, sa.func.max(dataset_versions.c.version).label("version"))
+    .group_by(dataset_versions.c.dataset_id)
+    .subquery()
+)
+_OF_VERSION = (dataset_versions.c.version, dataset_versions.c.version_handle, dataset_versions.c.holdout_handle)
+_DATASETS = (
+    sa.select(datasets, *_OF_VERSION)
+    .join(_NEWEST, _NEWEST.c.dataset_id == datasets.c.id)
+    .join(
+        dataset_versions,
+        sa.and_(dataset_versions.c.dataset_id == datasets.c.id, dataset_versions.c.version == _NEWEST.c.version),
+    )
+    .order_by(datasets.c.created_at)
+)
+_DATASET_OF_ASSET = (
+    sa.select(datasets, *_OF_VERSION)
+    .join(assets, assets.c.dataset_id == datasets.c.id)
+    .join(dataset_versions, dataset_versions.c.dataset_id == datasets.c.id)
+    .where(assets.c.id == sa.bindparam("asset"))
+    .order_by(dataset_versions.c.version.desc())
+    .limit(1)
+)
+_ASSETS = (
+    sa.select(assets)
+    .where(assets.c.dataset_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(assets.c.dataset_id, assets.c.position)
+)
+
+
 def select_datasets(
-    connection: sa.Connection,
-    *,
-    dataset_id: str | None = None,
-    asset_id: str | None = None,
-    population_ids: Collection[str] | None = None,
+    connection: sa.Connection, *, dataset_id: str | None = None, population_ids: Collection[str] | None = None
 ) -> list[Dataset]:
     """Datasets at their newest version. ``population_ids`` None means any."""
-    newest = (
-        sa.select(dataset_versions.c.dataset_id, sa.func.max(dataset_versions.c.version).label("version"))
-        .group_by(dataset_versions.c.dataset_id)
-        .subquery()
-    )
-    query = (
-        sa.select(
-            datasets, dataset_versions.c.version, dataset_versions.c.version_handle, dataset_versions.c.holdout_handle
-        )
-        .join(newest, newest.c.dataset_id == datasets.c.id)
-        .join(
-            dataset_versions,
-            sa.and_(dataset_versions.c.dataset_id == datasets.c.id, dataset_versions.c.version == newest.c.version),
-        )
-    )
+    query = _DATASETS
     if dataset_id is not None:
         query = query.where(datasets.c.id == dataset_id)
-    if asset_id is not None:
-        query = query.where(datasets.c.id.in_(sa.select(assets.c.dataset_id).where(assets.c.id == asset_id)))
     if population_ids is not None:
         query = query.where(datasets.c.population_id.in_(population_ids))
-    found = connection.execute(query.order_by(datasets.c.created_at)).mappings().all()
-    columns: dict[str, list[Asset]] = {row["id"]: [] for row in found}
-    for row in connection.execute(
-        sa.select(assets).where(assets.c.dataset_id.in_(columns)).order_by(assets.c.dataset_id, assets.c.position)
-    ).mappings():
+    return _with_assets(connection, connection.execute(query).mappings().all())
+
+
+def dataset_of_asset(connection: sa.Connection, asset_id: str) -> Dataset | None:
+    """The dataset, at its newest version, that has this column."""
+    found = _with_assets(connection, connection.execute(_DATASET_OF_ASSET, {"asset": asset_id}).mappings().all())
+    return found[0] if found else None
+
+
+def _with_assets(connection: sa.Connection, rows: Sequence[Mapping[Any, Any]]) -> list[Dataset]:
+    columns: dict[str, list[Asset]] = {row["id"]: [] for row in rows}
+    for row in connection.execute(_ASSETS, {"ids": list(columns)}).mappings():
         columns[row["dataset_id"]].append(
             Asset(
                 id=row["id"],
@@ -284,5 +313,5 @@ def select_datasets(
             assets=tuple(columns[row["id"]]),
             created_at=datetime.fromisoformat(row["created_at"]),
         )
-        for row in found
+        for row in rows
     ]

@@ -17,6 +17,14 @@ from governance.errors import IdempotencyMismatchError
 from governance.ledger.tables import decisions, idempotency_keys
 from governance.model import timestamp
 
+_INSERT = decisions.insert()
+_REMEMBER = idempotency_keys.insert()
+_RECALL = sa.select(idempotency_keys).where(
+    idempotency_keys.c.principal_id == sa.bindparam("principal"),
+    idempotency_keys.c.route == sa.bindparam("on_route"),
+    idempotency_keys.c.key == sa.bindparam("given"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
@@ -39,7 +47,7 @@ def insert(
     at: datetime,
 ) -> None:
     connection.execute(
-        decisions.insert(),
+        _INSERT,
         {
             "id": decision_id,
             "researcher_id": researcher_id,
@@ -73,7 +81,7 @@ def subjects(connection: sa.Connection, decision_id: str) -> Subjects | None:
 def remember(connection: sa.Connection, key: IdempotencyKey, decision_id: str, at: datetime) -> None:
     """Raises ``sqlalchemy.exc.IntegrityError`` if another transaction was first: the caller rereads the winner."""
     connection.execute(
-        idempotency_keys.insert(),
+        _REMEMBER,
         {
             "principal_id": key.principal_id,
             "route": key.route,
@@ -87,17 +95,8 @@ def remember(connection: sa.Connection, key: IdempotencyKey, decision_id: str, a
 
 def recall(connection: sa.Connection, key: IdempotencyKey) -> str | None:
     """The stored decision's id, or None. Raises ``IdempotencyMismatchError`` if the key came with another body."""
-    row = (
-        connection.execute(
-            sa.select(idempotency_keys).where(
-                idempotency_keys.c.principal_id == key.principal_id,
-                idempotency_keys.c.route == key.route,
-                idempotency_keys.c.key == key.key,
-            )
-        )
-        .mappings()
-        .one_or_none()
-    )
+    asked = {"principal": key.principal_id, "on_route": key.route, "given": key.key}
+    row = connection.execute(_RECALL, asked).mappings().one_or_none()
     if row is None:
         return None
     if bytes(row["request_digest"]) != key.request_digest:

@@ -8,7 +8,8 @@ Invariants
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -18,32 +19,75 @@ from governance.ledger import chain
 from governance.ledger.tables import ledger_entries, log_head, run_events
 from governance.model import LedgerEntry, RunEvent, timestamp
 
+_LOCK_HEAD = sa.select(log_head.c.size, log_head.c.events, log_head.c.fencing).with_for_update()
+_SIZE = sa.select(log_head.c.size)
+_INSERT_ENTRY = ledger_entries.insert()
+_INSERT_EVENT = run_events.insert()
+_STORE_HEAD = log_head.update().values(
+    size=sa.bindparam("new_size"), events=sa.bindparam("new_events"), fencing=sa.bindparam("new_fencing")
+)
 _SUBJECTS = ("population_id", "project_id", "researcher_id", "dataset_id", "run_id")
 
 
-def lock_head(connection: sa.Connection) -> int:
-    """Locks the log's head for the rest of the transaction; returns the number of entries."""
-    return int(connection.execute(sa.select(log_head.c.size).with_for_update()).scalar_one())
+class Log:
+    """The log's head, locked until the transaction ends; entries, events and fencing tokens are numbered from it."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        row = connection.execute(_LOCK_HEAD).one()
+        self._locked = self._head = (int(row[0]), int(row[1]), int(row[2]))
+
+    def append(self, kind: str, at: datetime, facts: Mapping[str, Any], **subjects: str | None) -> LedgerEntry:
+        """Appends one entry. ``subjects``: population_id, project_id, researcher_id, dataset_id, run_id."""
+        if unknown := set(subjects) - set(_SUBJECTS):
+            raise ValueError(f"unknown subjects {sorted(unknown)}")
+        index, events, fencing = self._head
+        named = {name: value for name, value in subjects.items() if value is not None}
+        body = chain.entry_body(index, kind, at, named, facts)
+        row: dict[str, Any] = {name: subjects.get(name) for name in _SUBJECTS}
+        row |= {"index": index, "kind": kind, "at": timestamp(at), "body": body, "leaf_hash": chain.leaf_hash(body)}
+        self._connection.execute(_INSERT_ENTRY, row)
+        self._head = (index + 1, events, fencing)
+        return _entry(row)
+
+    def event(self, run_id: str, at: datetime, event_type: str, data: Mapping[str, Any]) -> None:
+        """Something for the run's watchers. A watcher that polls ``id > last`` misses none: ids are in commit order."""
+        size, events, fencing = self._head
+        row = {"id": events + 1, "run_id": run_id, "at": timestamp(at), "type": event_type}
+        self._connection.execute(_INSERT_EVENT, row | {"data": json.dumps(dict(data))})
+        self._head = (size, events + 1, fencing)
+
+    def fencing_token(self) -> int:
+        """Strictly increasing over all grants, for ever."""
+        size, events, fencing = self._head
+        self._head = (size, events, fencing + 1)
+        return fencing + 1
+
+    def store(self) -> None:
+        if self._head != self._locked:
+            size, events, fencing = self._head
+            self._connection.execute(_STORE_HEAD, {"new_size": size, "new_events": events, "new_fencing": fencing})
+            self._locked = self._head
 
 
-def size(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.select(log_head.c.size)).scalar_one())
+@contextmanager
+def locked(connection: sa.Connection) -> Iterator[Log]:
+    """Locks the log's head, and stores it when the block ends normally."""
+    log = Log(connection)
+    yield log
+    log.store()
 
 
 def append(
     connection: sa.Connection, kind: str, at: datetime, facts: Mapping[str, Any], **subjects: str | None
 ) -> LedgerEntry:
-    """Appends one entry and returns it. ``subjects``: population_id, project_id, researcher_id, dataset_id, run_id."""
-    if unknown := set(subjects) - set(_SUBJECTS):
-        raise ValueError(f"unknown subjects {sorted(unknown)}")
-    index = lock_head(connection)
-    named = {name: value for name, value in subjects.items() if value is not None}
-    body = chain.entry_body(index, kind, at, named, facts)
-    row: dict[str, Any] = {name: subjects.get(name) for name in _SUBJECTS}
-    row |= {"index": index, "kind": kind, "at": timestamp(at), "body": body, "leaf_hash": chain.leaf_hash(body)}
-    connection.execute(ledger_entries.insert(), row)
-    connection.execute(log_head.update().values(size=index + 1))
-    return _entry(row)
+    """Appends one entry where nothing else is numbered in the same transaction."""
+    with locked(connection) as log:
+        return log.append(kind, at, facts, **subjects)
+
+
+def size(connection: sa.Connection) -> int:
+    return int(connection.execute(_SIZE).scalar_one())
 
 
 def select(
@@ -68,18 +112,6 @@ def select(
         query = query.where(ledger_entries.c.kind == kind)
     rows = connection.execute(query.order_by(ledger_entries.c.index).limit(limit)).mappings()
     return [_entry(row) for row in rows]
-
-
-def append_event(
-    connection: sa.Connection, run_id: str, at: datetime, event_type: str, data: Mapping[str, Any]
-) -> None:
-    """Events get their number under the head's lock too, so a watcher that polls ``id > last`` misses none."""
-    number = int(connection.execute(sa.select(log_head.c.events).with_for_update()).scalar_one()) + 1
-    connection.execute(
-        run_events.insert(),
-        {"id": number, "run_id": run_id, "at": timestamp(at), "type": event_type, "data": json.dumps(dict(data))},
-    )
-    connection.execute(log_head.update().values(events=number))
 
 
 def last_event(connection: sa.Connection) -> int:

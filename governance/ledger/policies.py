@@ -12,13 +12,11 @@ from governance.ledger.tables import policy_activations, policy_sources
 from governance.model import timestamp
 from governance.policy.bundles import ActivePolicies
 
+_ACTIVE = sa.select(policy_activations).order_by(policy_activations.c.sequence.desc()).limit(1)
+
 
 def active(connection: sa.Connection) -> ActivePolicies | None:
-    row = (
-        connection.execute(sa.select(policy_activations).order_by(policy_activations.c.sequence.desc()).limit(1))
-        .mappings()
-        .one_or_none()
-    )
+    row = connection.execute(_ACTIVE).mappings().one_or_none()
     return None if row is None else ActivePolicies(row["revision"], row["sequence"], json.loads(row["digests"]))
 
 

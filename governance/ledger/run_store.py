@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from governance.ledger.tables import grants, log_head, reservations, results, runs
+from governance.ledger.tables import grants, reservations, results, runs
 from governance.model import Run, RunState, timestamp
 
 
@@ -34,9 +34,12 @@ class ResultRow:
     published_at: datetime
 
 
+_INSERT_RUN = runs.insert()
+
+
 def insert_run(connection: sa.Connection, run: Run, grant_template: Mapping[str, Any]) -> None:
     connection.execute(
-        runs.insert(),
+        _INSERT_RUN,
         {
             "id": run.id,
             "decision_id": run.decision_id,
@@ -145,13 +148,6 @@ def grant_template(connection: sa.Connection, run_id: str) -> dict[str, Any]:
     return dict(
         json.loads(connection.execute(sa.select(runs.c.grant_template).where(runs.c.id == run_id)).scalar_one())
     )
-
-
-def next_fencing_token(connection: sa.Connection) -> int:
-    """Taken under the log head's lock: strictly increasing over all grants, for ever."""
-    token = int(connection.execute(sa.select(log_head.c.fencing).with_for_update()).scalar_one()) + 1
-    connection.execute(log_head.update().values(fencing=token))
-    return token
 
 
 def insert_grant(connection: sa.Connection, grant: GrantRow) -> None:

