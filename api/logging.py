@@ -2,6 +2,7 @@
 
 Invariants
 - Only the fields that a call names are written; nobody logs an object, a body, a header or an error's text.
+- A line that cannot be written is dropped: a full disk ends neither the answer nor the work that a line is about.
 - No e-mail address, password, token, purpose or private statistic: principals appear by their opaque ids.
 
 This module does not: configure the logs of other libraries, except that uvicorn's access log (it holds query strings)
@@ -10,10 +11,11 @@ is off.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import traceback
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
@@ -28,9 +30,24 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(sort_keys=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Forgiving(stream or sys.stderr))),
         cache_logger_on_first_use=False,
     )
+
+
+class _Forgiving:
+    """What structlog needs of a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def logger() -> structlog.typing.FilteringBoundLogger:
