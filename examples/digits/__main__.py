@@ -20,6 +20,7 @@ from rich.console import Console
 
 from api import node
 from api.cli_common import load_settings
+from api.processes import die_with
 from examples.digits import seed
 from examples.digits.demo import Demo
 
@@ -61,6 +62,7 @@ def _running(folder: Path, console: Console) -> Iterator[str]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=die_with(os.getpid()),  # a node whose passwords everybody knows does not outlive a killed demo
         )
     try:
         with console.status("Starting policy engine, API and runner …"):
