@@ -10,6 +10,7 @@ PYSYTFF_RUNNER_PLAIN_HTTP       "1": the service is reached over plain HTTP on a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 
@@ -62,6 +64,21 @@ def read_settings(environment: Mapping[str, str]) -> RunnerSettings:
     )
 
 
+class _Forgiving:
+    """What structlog needs of a stream. On a full disk a line of the log is lost, not the worker and its run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def main() -> int:
     structlog.configure(
         processors=[
@@ -71,7 +88,7 @@ def main() -> int:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Forgiving(sys.stderr))),
     )
     log = structlog.get_logger("runner")
     try:
