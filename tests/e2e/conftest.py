@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoNode]:
     folder = tmp_path_factory.mktemp("training")
     program = server_program(folder / "node", "up", "--init", "--demo", "--port", "0", log=folder / "up.log")
     try:
-        yield DemoNode(folder / "node", program)
+        with contextlib.closing(DemoNode(folder / "node", program)) as node:
+            yield node
     finally:
         program.stop()
 
@@ -35,7 +37,6 @@ class QuietNode:
     """``pysytff-server serve``: decides and records, but nothing runs. ``eve`` is another researcher."""
 
     node: DemoNode
-    admin: Person
     eve: Person
 
 
@@ -45,9 +46,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietNode]:
     password = _make_demo_node(folder / "node")
     program = server_program(folder / "node", "serve", "--port", "0", log=folder / "serve.log")
     try:
-        node = DemoNode(folder / "node", program)
-        admin = Person(node.url, "admin@stargate.net", password)
-        yield QuietNode(node, admin, _invited(node, admin))
+        with contextlib.closing(DemoNode(folder / "node", program)) as node:
+            admin = Person(node.url, "admin@stargate.net", password)
+            eve = _invited(node, admin)
+            with contextlib.closing(admin.client), contextlib.closing(eve.client):
+                yield QuietNode(node, eve)
     finally:
         program.stop()
 

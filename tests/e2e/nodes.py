@@ -116,7 +116,8 @@ class DemoNode:
         return pid
 
     def close(self) -> None:
-        self.program.stop()
+        for person in (self.sam, self.owner, self.auditor):
+            person.client.close()
 
 
 def unchanging(reading: Json) -> Json:
