@@ -21,7 +21,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ from governance.policy.bundles import ActivePolicies
 from governance.policy.document import policy_input
 from governance.policy.wire import validate_document
 from governance.recording import Evidence, record
+from governance.resources import exceeded
 from governance.snapshot import Snapshot
 
 ROUTE = "train-requests"
@@ -107,20 +108,18 @@ class Admission:
         """What ``admit`` would answer now. Writes nothing and reserves nothing. Raises as ``admit`` does."""
         timer = _Timer()
         facts = snapshot.take(self._database, principal, request)  # (1)
-        document = self._document(request, facts)
-        judgement = self._judge(request, facts, document, timer)  # (2) (3) (4)
+        judgement = self._judge(request, facts, timer)  # (2) (3) (4)
         return self._decision(request, facts, judgement, None, timer)
 
     def _attempt(self, principal: Principal, request: TrainRequest, key: IdempotencyKey) -> Decision | None:
         """One pass through all steps; None if something changed between the snapshot and the locks."""
         timer = _Timer()
         facts = snapshot.take(self._database, principal, request)  # (1)
-        document = self._document(request, facts)
-        evidence = Evidence(validate_document(document), secrets.token_bytes(16))
+        evidence = Evidence(validate_document(self._document(request, facts)), secrets.token_bytes(16))
         timer.lap("registry")
         failure: PolicyEngineError | None = None
         try:
-            judgement = self._judge(request, facts, document, timer)  # (2) (3) (4)
+            judgement = self._judge(request, facts, timer)  # (2) (3) (4)
         except PolicyEngineError as error:
             failure = error
             judgement = _refused(Reason(error.code, error.detail, "system"))
@@ -131,8 +130,11 @@ class Admission:
                 if judgement.fitted is not None:  # (5) the population first, the log's head last
                     budgets.lock_balances(connection, facts.population.id)
                 with entries.locked(connection) as log:
-                    if not self._still_holds(connection, facts, judgement):  # (6)
-                        return None
+                    if judgement.fitted is not None:  # (6)
+                        locked = self._still_holding(connection, facts, judgement.fitted)
+                        if locked is None:
+                            return None
+                        decision = replace(decision, cost=_cost(judgement.fitted, locked))
                     answer = record(connection, log, facts, decision, judgement.fitted, evidence)  # (7)
                 if failure is None:
                     decisions.remember(connection, key, answer.id, answer.decided_at)
@@ -142,15 +144,13 @@ class Admission:
             raise failure
         return answer
 
-    def _judge(self, request: TrainRequest, facts: Snapshot, document: Mapping[str, Any], timer: _Timer) -> _Judgement:
+    def _judge(self, request: TrainRequest, facts: Snapshot, timer: _Timer) -> _Judgement:
         """Without a lock and without a side effect. Raises ``PolicyEngineError``."""
         # (2) The policies' decision.
-        policy = self._engine.decide(document, policy_id=facts.dataset.policy_id, active=facts.active)
+        policy = self._ask(request, facts)
         timer.lap("policy")
-        if policy.allowed is not True:
-            return _refused(*(policy.reasons or (_NOT_ALLOWED,)), policy=policy)
-        if policy.review:
-            return _refused(*policy.review, _NO_REVIEW, policy=policy)
+        if denied := _denied(policy):
+            return _refused(*denied, policy=policy)
         # (3) Their limits.
         size = {"pool_size": facts.pool_size, "parameters": facts.spec.parameter_count}
         within, clamps, beyond = apply_limits(request, policy.limits, **size)
@@ -167,24 +167,29 @@ class Admission:
             text = f"{fitted.name} does not admit even the tightest form of this request"
             return _refused(Reason("budget_exhausted", text, "budget"), clamps=clamps, policy=policy)
         clamps += fitted.clamps
-        beyond = breaches(fitted.request, policy.limits, **size)
-        if beyond:  # clamping only tightens, so this cannot be; if it is, refuse
-            return _refused(*beyond, clamps=clamps, policy=policy)
+        if too_much := exceeded(fitted.request, facts.spec, facts.dataset):
+            return _refused(too_much, clamps=clamps, policy=policy)
         if not clamps:
             return _Judgement(Outcome.APPROVED, fitted=fitted, policy=policy)
+        # Rules see numbers, so a clamped request is another one: it needs their leave too (privacy rule 15).
+        again = self._ask(fitted.request, facts)
+        timer.lap("policy_again")
+        if denied := _denied(again) or breaches(fitted.request, again.limits, **size):
+            return _refused(*denied, clamps=clamps, policy=again)
         if request.on_exceed is OnExceed.REFUSE:
             return _refused(*map(_exceeds, clamps), clamps=clamps, policy=policy)
         return _Judgement(Outcome.CLAMPED, clamps=clamps, fitted=fitted, policy=policy)
 
-    def _still_holds(self, connection: Connection, facts: Snapshot, judgement: _Judgement) -> bool:
-        """(6) Under the locks: nothing that an approval rests on has changed. A refusal reserves nothing."""
-        fitted = judgement.fitted
-        if fitted is None:
-            return True
+    def _still_holding(self, connection: Connection, facts: Snapshot, fitted: Fitted) -> BudgetState | None:
+        """(6) Under the locks: the budgets as they are now, if nothing that the approval rests on has changed."""
         if policies.active(connection) != facts.active:
-            return False
+            return None
         locked = budget_state.read(connection, facts.population, facts.quota_scopes)
-        return calibration.fits(locked.caps, fitted.curve.times(fitted.event.rounds)) is None
+        return locked if calibration.fits(locked.caps, fitted.curve.times(fitted.event.rounds)) is None else None
+
+    def _ask(self, request: TrainRequest, facts: Snapshot) -> PolicyDecision:
+        document = self._document(request, facts)
+        return self._engine.decide(document, policy_id=facts.dataset.policy_id, active=facts.active)
 
     def _document(self, request: TrainRequest, facts: Snapshot) -> dict[str, Any]:
         population, *quotas = facts.budget.readings()
@@ -235,6 +240,13 @@ class Admission:
 
 _NOT_ALLOWED = Reason("not_allowed", "the policies do not allow this request, and give no reason", "system")
 _NO_REVIEW = Reason("review_not_available", "a policy asks for a person's review; this release has none", "system")
+
+
+def _denied(policy: PolicyDecision) -> tuple[Reason, ...]:
+    """Why the policies do not let a request through as it stands; empty if they do."""
+    if policy.allowed is not True:
+        return policy.reasons or (_NOT_ALLOWED,)
+    return (*policy.review, _NO_REVIEW) if policy.review else ()
 
 
 def _refused(*reasons: Reason, clamps: tuple[Clamp, ...] = (), policy: PolicyDecision | None = None) -> _Judgement:

@@ -94,8 +94,7 @@ class Queries:
 
     def weights(self, principal: Principal, run_id: str) -> bytes:
         """Safetensors bytes of a published run."""
-        self.result(principal, run_id)
-        return self._results.read(run_id)
+        return self._results.read(run_id, self.result(principal, run_id).weights_sha256)
 
     # --- events ------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from governance import budget_state
 from governance.errors import ConflictError, ConstraintError, ForbiddenError, InvalidRequestError, NotFoundError
 from governance.ledger import budgets, catalogue, entries, policies
 from governance.ledger.database import Connection, Database
+from governance.ledger.entries import Log
 from governance.model import (
     Asset,
     Dataset,
@@ -35,6 +36,7 @@ from governance.model import (
     utc_now,
 )
 from governance.policy.bundles import ActivePolicies, revision_name
+from governance.resources import MAX_UNIT_BYTES, unit_bytes
 from governance.visibility import populations_seen
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
@@ -225,6 +227,8 @@ class Registry:
             _check_handle("holdout_handle", holdout_handle)
         if not 1 <= max_examples_per_unit <= 10**6:
             raise _invalid("max_examples_per_unit", "is out of range", "between 1 and 1000000")
+        if unit_bytes(assets, max_examples_per_unit) > MAX_UNIT_BYTES:
+            raise _invalid("max_examples_per_unit", "lets one person have over 1 GiB of examples", "lower it")
         if not _POLICY_ID.fullmatch(policy_id):
             raise _invalid("policy", "is not a policy's id", "lower-case letters, digits and underscores")
         active = self.active_policies()
@@ -245,10 +249,11 @@ class Registry:
             created_at=now,
         )
         try:
-            with self._database.write() as connection:
+            # Registrations wait for one another at the log's head.
+            with self._database.write() as connection, entries.locked(connection) as log:
                 _check_roles(connection, version_handle, holdout_handle)
                 catalogue.insert_dataset(connection, dataset)
-                self._append_dataset(connection, dataset, owner, now)
+                self._append_dataset(log, dataset, owner, now)
         except ConstraintError as error:
             raise ConflictError("a dataset of this name, or this version handle, is registered already") from error
         return dataset
@@ -267,15 +272,15 @@ class Registry:
             current, version=current.version + 1, version_handle=version_handle, holdout_handle=holdout_handle
         )
         try:
-            with self._database.write() as connection:
+            with self._database.write() as connection, entries.locked(connection) as log:
                 _check_roles(connection, version_handle, holdout_handle)
                 catalogue.insert_version(connection, dataset_id, newer.version, version_handle, holdout_handle, now)
-                self._append_dataset(connection, newer, owner, now)
+                self._append_dataset(log, newer, owner, now)
         except ConstraintError as error:
             raise ConflictError("this version handle is registered already, or another version came first") from error
         return newer
 
-    def _append_dataset(self, connection: Connection, dataset: Dataset, owner: Principal, now: datetime) -> None:
+    def _append_dataset(self, log: Log, dataset: Dataset, owner: Principal, now: datetime) -> None:
         facts = {
             "version": dataset.version,
             "version_handle": dataset.version_handle,
@@ -284,9 +289,7 @@ class Registry:
             "policy": dataset.policy_id,
             "by": owner.id,
         }
-        entries.append(
-            connection, "dataset_registered", now, facts, population_id=dataset.population_id, dataset_id=dataset.id
-        )
+        log.append("dataset_registered", now, facts, population_id=dataset.population_id, dataset_id=dataset.id)
 
     def datasets(self, principal: Principal) -> list[Dataset]:
         with self._database.read() as connection:

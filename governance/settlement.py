@@ -147,19 +147,19 @@ class Settlement:
             grant = self._grant(connection, runner, grant_id, fencing_token)
             self._require_live(connection, grant, now)
             template = run_store.grant_template(connection, grant.run_id)
-        _check_metrics(result)
+        _check_metrics(result, has_holdout=template["data"]["holdout_handle"] is not None)
         check_weights(result.weights, template["model"])
-        self._results.write(grant.run_id, result.weights)
+        staged = self._results.stage(result.weights)
         try:
             with self._database.write() as connection:
                 held = self._locked(connection, grant.run_id)
-                self._require_live(connection, grant, now)
+                self._require_live(connection, grant, self._clock())
                 if held.rounds_debited != held.rounds or result.rounds != held.rounds:
                     raise ConflictError(f"a result needs all {held.rounds} rounds debited and run")
                 self._publish(connection, grant, held, template, result, now)
-        except BaseException:
-            self._discard_unpublished(grant.run_id)
-            raise
+                self._results.put(grant.run_id, staged)
+        finally:
+            staged.unlink(missing_ok=True)
 
     def fail(self, runner: Principal, grant_id: str, fencing_token: int, *, touched_data: bool) -> None:
         """Ends a run without a result. Released only if nothing was debited and the data was never opened."""
@@ -169,14 +169,18 @@ class Settlement:
             held = self._locked(connection, grant.run_id)
             self._require_live(connection, grant, now)
             if touched_data or held.rounds_debited:
-                self._quarantine(connection, held, "fault", now)
+                self._quarantine(connection, held, now)
                 return
             self._release(connection, held, RunState.FAILED, "failed_before_data", "runner", now)
 
     # --- people's calls, and time's ----------------------------------------------------------------------------------
 
     def cancel(self, principal: Principal, run_id: str) -> Run:
-        """Stops a run and releases its undebited rounds; debited ones stay spent. Idempotent."""
+        """Stops a run; debited rounds stay spent. Idempotent.
+
+        Undebited rounds are released if the run was still queued, or if its own researcher stops it, who has seen
+        nothing private. Otherwise they are held.
+        """
         now = self._clock()
         with self._database.write() as connection:
             found = run_store.select_runs(connection, run_id=run_id)
@@ -186,8 +190,10 @@ class Settlement:
                 raise ForbiddenError("an auditor's account changes nothing")
             held = self._locked(connection, run_id)
             state = run_store.select_runs(connection, run_id=run_id)[0].state
-            if state in (RunState.RESERVED, RunState.RUNNING):
+            if state is RunState.RESERVED or (state is RunState.RUNNING and principal.id == found[0].researcher_id):
                 self._release(connection, held, RunState.CANCELLED, "cancelled", principal.id, now)
+            elif state is RunState.RUNNING:  # an owner or operator may have seen the runner's private logs (rule 12)
+                self._quarantine(connection, held, now, RunState.CANCELLED, "cancelled")
             elif state is not RunState.CANCELLED:
                 raise ConflictError(f"the run is {state.value}; only a queued or running one can be cancelled")
             return run_store.select_runs(connection, run_id=run_id)[0]
@@ -204,7 +210,7 @@ class Settlement:
                 grant = run_store.select_grant(connection, grant_id, lock=True)
                 if grant is None or grant.state != "active" or grant.lease_expires_at >= now:
                     continue  # it was extended, or ended, in between
-                self._quarantine(connection, held, "lease_expired", now)
+                self._quarantine(connection, held, now)
                 ended += 1
         return ended
 
@@ -272,12 +278,6 @@ class Settlement:
             self._move_to(connection, log, held.run_id, RunState.PUBLISHED, now)
             _append(log, "publication", now, facts, held)
 
-    def _discard_unpublished(self, run_id: str) -> None:
-        """Removes the file unless its row was committed after all (a lost answer to a commit looks like a failure)."""
-        with self._database.read() as connection:
-            if run_store.select_result(connection, run_id) is None:
-                self._results.discard(run_id)
-
     def _release(
         self, connection: Connection, held: Reservation, state: RunState, why: str, by: str, now: datetime
     ) -> None:
@@ -288,11 +288,19 @@ class Settlement:
         budgets.release_undebited(connection, held, entry)
         run_store.end_grants(connection, held.run_id)
 
-    def _quarantine(self, connection: Connection, held: Reservation, why: str, now: datetime) -> None:
-        facts = {"rounds_held": held.undebited, "rounds_debited": held.rounds_debited, "why": why}
+    def _quarantine(
+        self,
+        connection: Connection,
+        held: Reservation,
+        now: datetime,
+        state: RunState = RunState.QUARANTINED,
+        reason: str = "ended_without_result",
+    ) -> None:
+        """Holds what was not debited, for ever. Why the run ended may be private, so no entry says it (rule 10)."""
+        facts = {"rounds_held": held.undebited, "rounds_debited": held.rounds_debited}
         with entries.locked(connection) as log:
             _append(log, "quarantine", now, facts, held)
-            self._move_to(connection, log, held.run_id, RunState.QUARANTINED, now, "ended_without_result")
+            self._move_to(connection, log, held.run_id, state, now, reason)
         budgets.quarantine(connection, held.run_id)
         run_store.end_grants(connection, held.run_id)
 
@@ -322,8 +330,10 @@ def _append(log: Log, kind: str, now: datetime, facts: dict[str, Any], held: Res
     return entry.index
 
 
-def _check_metrics(result: RunResult) -> None:
+def _check_metrics(result: RunResult, *, has_holdout: bool) -> None:
     """Only metrics of the public hold-out, by name: a runner cannot publish another statistic by mistake (rule 9)."""
+    if result.public_metrics and not has_holdout:
+        raise InvalidRequestError("the run has no public hold-out, so it has no metrics to publish")
     for name, value in result.public_metrics.items():
         if name not in _METRICS or not math.isfinite(value):
             raise InvalidRequestError(f"{name!r} is not a finite metric of the public hold-out")

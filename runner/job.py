@@ -35,7 +35,7 @@ from runner.model_spec import ModelSpec, parse
 from runner.noise import GENERATOR, Streams
 from runner.pipe import Pipe, expect, field
 from runner.port import Grant
-from runner.silos import Silos, read_declared, require_public
+from runner.silos import Silos, read_declared, require_private, require_public
 
 WEIGHTS_FILE: Final = "weights.safetensors"
 MAX_SLOTS: Final = 8
@@ -88,6 +88,7 @@ def _train(
     from runner.training import Trainer, build_clipped_sum, check_compatible, use_executor
 
     data, parameters = grant.data, grant.parameters
+    require_private(training)
     clipped_sum = build_clipped_sum(spec, parameters, read_declared(training, data.features, data.labels))  # (3)
     if holdout is not None:
         require_public(holdout)

@@ -81,6 +81,8 @@ class ModelSpec:
     layers: tuple[Layer, ...]
     output_shape: Shape
     parameter_count: int
+    activations: int  # numbers that one example's forward pass holds
+    operations: int  # of one example's forward pass
 
     def weights(self) -> tuple[tuple[str, Shape], ...]:
         """(``layer/weight``, shape) in the order of Keras' ``model.get_weights()``."""
@@ -232,7 +234,15 @@ class _Inference:
             self.report.add("$.layers", "has nothing to train", "add a layer with weights, such as dense")
         if integers:
             self.report.add("$.layers", "never turns its integers into real numbers", "add an embedding")
-        return ModelSpec(self.input_shape, self.input_dtype, tuple(layers), current, self.parameters)
+        return ModelSpec(
+            self.input_shape,
+            self.input_dtype,
+            tuple(layers),
+            current,
+            self.parameters,
+            self.activations,
+            self.operations,
+        )
 
     def _within_limits(self, path: str, inferred: Any) -> bool:
         held = math.prod(inferred.output) if inferred.activations is None else inferred.activations

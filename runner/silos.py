@@ -72,6 +72,12 @@ def require_public(directory: Path) -> None:
         raise DataLayoutError(directory.name, "it is not public data, so nothing is evaluated on it")
 
 
+def require_private(directory: Path) -> None:
+    """Raises ``DataLayoutError`` for a version laid out as public: there each row is a unit, not each person."""
+    if _manifest(directory).get("public") is not False:
+        raise DataLayoutError(directory.name, "it was laid out as public data, without privacy units")
+
+
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Some units' examples, one unit after another. Unit i owns the rows [offsets[i], offsets[i + 1]) of both
@@ -178,6 +184,15 @@ def _declaration(directory: Path, manifest: dict[str, Any], name: str) -> dict[s
     raise DataLayoutError(directory.name, f"has no asset {name!r}")
 
 
+def _at_most(probability: float) -> float:
+    """The largest multiple of 2^-53 up to ``probability``.
+
+    random() is a multiple of 2^-53 in [0, 1), so "below k · 2^-53" has probability k · 2^-53 exactly. Without rounding
+    down, a unit would enter with a little more than what was accounted. A probability of 1 takes everyone.
+    """
+    return math.floor(probability * 2**53) / 2**53
+
+
 class Sampler:
     """Draws the pool once and each round's cohort from it. Everyone's coin is tossed, in the pool or not."""
 
@@ -187,9 +202,8 @@ class Sampler:
                 raise ValueError(f"the {name} probability must be in (0, 1]")
         self._units = units
         self._streams = streams
-        self._sampling_probability = sampling_probability
-        # random() is a multiple of 2^-53 in [0, 1): a probability of 1 takes everyone.
-        self._pool = streams.pool().random(units) < pool_probability
+        self._sampling_probability = _at_most(sampling_probability)
+        self._pool = streams.pool().random(units) < _at_most(pool_probability)
 
     def cohort(self, round_number: int) -> UnitArray:
         """The units of this round, in ascending order. May be empty."""

@@ -40,6 +40,8 @@ def recompute(entries: Iterable[tuple[int, bytes, bytes]], population_id: str) -
     curves: dict[str, Vector] = {}
     spent: Vector = ()
     committed: Vector = ()
+    debited: dict[str, int] = {}
+    released: set[str] = set()
     count = 0
     for position, (index, body, leaf_hash) in enumerate(entries):
         entry = _checked(position, index, body, leaf_hash)
@@ -57,8 +59,14 @@ def recompute(entries: Iterable[tuple[int, bytes, bytes]], population_id: str) -
             curves[run] = _charged(index, facts["charge"], budget)
             committed = add(committed, _times(curves[run], facts["charge"]["event"]["rounds"]))
         elif kind == "debit":
+            if facts["first_round"] != debited.get(run, 0):
+                raise AuditError(f"entry {index} debits rounds out of order")
+            debited[run] = facts["rounds_debited"]
             spent = add(spent, _times(curves[run], facts["rounds"]))
         elif kind == "release":
+            if facts["rounds_debited"] != debited.get(run, 0) or run in released:
+                raise AuditError(f"entry {index} releases rounds that it may not")
+            released.add(run)
             committed = subtract(committed, _times(curves[run], facts["rounds_released"]))
     if budget is None:
         raise AuditError(f"population {population_id} was never opened")

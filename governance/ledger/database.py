@@ -47,6 +47,7 @@ class Database:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._writer = engine.execution_options(**{_WRITE: True})
+        self._reader = engine if self.is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
         # SQLite's busy handler sleeps and polls, so writers of one process would starve one another by chance;
         # a lock in front of it hands the write lock over at once. Other processes still meet the busy handler.
         self._sqlite_writers = threading.Lock()
@@ -71,7 +72,15 @@ class Database:
             )
             _prepare_sqlite(engine)
         elif parsed.drivername == "postgresql+psycopg":
-            engine = sa.create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=20, pool_timeout=10)
+            engine = sa.create_engine(
+                parsed,
+                isolation_level="READ COMMITTED",  # writers lock rows by name, and read again after each lock
+                connect_args={"options": "-c synchronous_commit=on"},  # a debit survives power loss (rule 11)
+                pool_pre_ping=True,
+                pool_size=20,
+                max_overflow=20,
+                pool_timeout=10,
+            )
         else:
             raise StorageError(f"{parsed.drivername!r} is not supported; use sqlite:///FILE or postgresql://…")
         return Database(engine)
@@ -92,7 +101,7 @@ class Database:
 
         Raises ``StorageError``.
         """
-        with _translated(), self.engine.connect() as connection:
+        with _translated(), self._reader.connect() as connection:
             yield connection
 
     def dispose(self) -> None:

@@ -53,6 +53,10 @@ def test_registering_the_same_people_again_mints_no_budget(governed: Governed) -
         ({"assets": [Asset("", "a", "float32", ()), Asset("", "a", "float32", ())]}, InvalidRequestError),
         ({"assets": [Asset("", "a", "float32", (), "", 1.0, 0.0)]}, InvalidRequestError),
         ({"max_examples_per_unit": 0}, InvalidRequestError),
+        (
+            {"assets": [Asset("", "images", "float32", (512, 512, 3))], "max_examples_per_unit": 1000},
+            InvalidRequestError,
+        ),
         ({"population_id": "pop_unknown"}, NotFoundError),
     ],
 )

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from governance.errors import ConflictError, FencingError, ForbiddenError, InvalidRequestError, NotFoundError
+from governance.errors import (
+    ConflictError,
+    FencingError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    StorageError,
+)
 from governance.model import Principal, Role, RunState
 from tests.integration.governance.conftest import Governed
 
@@ -104,6 +113,29 @@ def test_cancelling_releases_only_what_was_not_debited(governed: Governed) -> No
     assert 1 == governed.kinds().count("release")
 
 
+def test_a_run_that_somebody_else_stops_gives_nothing_back_for_they_may_know_more(governed: Governed) -> None:
+    grant = governed.started()
+    governed.settlement.debit(governed.runner, grant.grant_id, grant.fencing_token, 0, 5)
+    committed = governed.committed()
+    assert RunState.CANCELLED is governed.settlement.cancel(governed.owner, grant.run_id).state
+    assert committed == governed.committed()
+    assert "release" not in governed.kinds()
+    with pytest.raises(FencingError):
+        governed.settlement.debit(governed.runner, grant.grant_id, grant.fencing_token, 5, 5)
+
+
+def test_the_entry_of_a_quarantine_does_not_say_why(governed: Governed) -> None:
+    died, lost = governed.started(), governed.started()
+    governed.settlement.fail(governed.runner, died.grant_id, died.fencing_token, touched_data=True)
+    governed.clock.advance(lost.lease_seconds + 1)
+    governed.settlement.expire_leases()
+    seen, _ = governed.queries.entries(governed.researcher, kind="quarantine")
+    first, second = (json.loads(entry.body)["facts"] for entry in seen)
+    assert first == second
+    runs = [governed.queries.run(governed.researcher, grant.run_id) for grant in (died, lost)]
+    assert 1 == len({(run.state, run.state_reason) for run in runs})
+
+
 def test_cancelling_a_queued_run_gives_everything_back(governed: Governed) -> None:
     decision = governed.admit()
     assert decision.run_id is not None
@@ -165,6 +197,7 @@ def test_a_publication_needs_all_rounds_debited_and_happens_once(governed: Gover
         {"weights": b"not a safetensors file"},
         {"weights": b""},
         {"public_metrics": {"training_loss": 0.1}},
+        {"public_metrics": {"holdout_loss": 0.1}},  # this run has no hold-out
         {"public_metrics": {"holdout_loss": float("nan")}},
     ],
 )
@@ -194,3 +227,25 @@ def test_progress_never_runs_ahead_of_debits_nor_backwards(governed: Governed) -
         governed.settlement.progress(governed.runner, grant.grant_id, grant.fencing_token, rounds)
     events = governed.queries.events_of(governed.researcher, grant.run_id)
     assert [3, 5] == [event.data["rounds_done"] for event in events if event.type == "progress"]
+
+
+def test_a_late_publisher_leaves_the_published_file_alone(governed: Governed) -> None:
+    grant = governed.started()
+    governed.debit_all(grant)
+    governed.publish(grant)
+    before = governed.queries.weights(governed.researcher, grant.run_id)
+    staged = governed.results.stage(b"another aggregate")
+    with pytest.raises(FencingError):
+        governed.publish(grant)
+    staged.unlink()
+    assert before == governed.queries.weights(governed.researcher, grant.run_id)
+
+
+def test_a_file_that_is_not_what_was_published_is_not_served(governed: Governed) -> None:
+    grant = governed.started()
+    governed.debit_all(grant)
+    governed.publish(grant)
+    (file,) = governed.folder.glob("results/*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(StorageError):
+        governed.queries.weights(governed.researcher, grant.run_id)

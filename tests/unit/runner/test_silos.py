@@ -12,7 +12,15 @@ import scipy.stats
 
 from runner.errors import DataLayoutError
 from runner.noise import Streams
-from runner.silos import Sampler, Silos, read_declared, require_public, version_directory
+from runner.silos import (
+    Sampler,
+    Silos,
+    _at_most,
+    read_declared,
+    require_private,
+    require_public,
+    version_directory,
+)
 from tests.integration.runner.made_data import HANDLE, write_version
 
 SEED = bytes(range(32))
@@ -116,6 +124,19 @@ def test_only_a_version_laid_out_as_public_passes_as_public(tmp_path: Path) -> N
     require_public(write_version(tmp_path, "ver_" + "1" * 24, numbered([2]), public=True))
     with pytest.raises(DataLayoutError, match="not public"):
         require_public(write_version(tmp_path, HANDLE, numbered([2])))
+
+
+def test_public_data_has_no_units_to_train_on(tmp_path: Path) -> None:
+    require_private(write_version(tmp_path, HANDLE, numbered([2])))
+    with pytest.raises(DataLayoutError, match="without privacy units"):
+        require_private(write_version(tmp_path, "ver_" + "1" * 24, numbered([2]), public=True))
+
+
+@pytest.mark.parametrize("probability", [3e-9, 7e-8, 0.1, 1 / 3, 1.0])
+def test_nobody_enters_with_more_than_the_accounted_probability(probability: float) -> None:
+    drawn = _at_most(probability)
+    assert 0 <= probability - drawn < 2**-53
+    assert float(drawn * 2**53).is_integer()
 
 
 def test_a_version_that_is_not_what_its_manifest_says_is_refused(tmp_path: Path) -> None:
