@@ -55,7 +55,7 @@ from governance.model import (
 from governance.policy.bundles import ActivePolicies
 from governance.policy.document import policy_input
 from governance.policy.wire import validate_document
-from governance.recording import Evidence, record
+from governance.recording import Approved, Evidence, record
 from governance.resources import exceeded
 from governance.snapshot import Snapshot
 
@@ -130,12 +130,13 @@ class Admission:
                 if judgement.fitted is not None:  # (5) the population first, the log's head last
                     budgets.lock_balances(connection, facts.population.id)
                 with entries.locked(connection) as log:
+                    approved = None
                     if judgement.fitted is not None:  # (6)
-                        locked = self._still_holding(connection, facts, judgement.fitted)
-                        if locked is None:
+                        approved = self._approved(connection, facts, judgement.fitted)
+                        if approved is None:
                             return None
-                        decision = replace(decision, cost=_cost(judgement.fitted, locked))
-                    answer = record(connection, log, facts, decision, judgement.fitted, evidence)  # (7)
+                        decision = replace(decision, cost=_cost(approved.fitted, approved.locked))
+                    answer = record(connection, log, facts, decision, evidence, approved)  # (7)
                 if failure is None:
                     decisions.remember(connection, key, answer.id, answer.decided_at)
         except ConstraintError:
@@ -180,12 +181,13 @@ class Admission:
             return _refused(*map(_exceeds, clamps), clamps=clamps, policy=policy)
         return _Judgement(Outcome.CLAMPED, clamps=clamps, fitted=fitted, policy=policy)
 
-    def _still_holding(self, connection: Connection, facts: Snapshot, fitted: Fitted) -> BudgetState | None:
-        """(6) Under the locks: the budgets as they are now, if nothing that the approval rests on has changed."""
+    def _approved(self, connection: Connection, facts: Snapshot, fitted: Fitted) -> Approved | None:
+        """(6) Under the locks: the approval with the budgets as they are now; None if something it rests on changed."""
         if policies.active(connection) != facts.active:
             return None
         locked = budget_state.read(connection, facts.population, facts.quota_scopes)
-        return locked if calibration.fits(locked.caps, fitted.curve.times(fitted.event.rounds)) is None else None
+        fits = calibration.fits(locked.caps, fitted.curve.times(fitted.event.rounds)) is None
+        return Approved(fitted, locked) if fits else None
 
     def _ask(self, request: TrainRequest, facts: Snapshot) -> PolicyDecision:
         document = self._document(request, facts)

@@ -16,7 +16,7 @@ from accountant.calibration import Cap
 from accountant.curve import ACCOUNTANT
 from accountant.filter import Budget, zero
 from accountant.odometer import epsilon_reading
-from governance.ledger import budgets, entries
+from governance.ledger import budgets
 from governance.ledger.budgets import Balance, Scope
 from governance.ledger.database import Connection
 from governance.model import BudgetReading, Population, Quota
@@ -28,7 +28,6 @@ class BudgetState:
     population_id: str
     balances: dict[Scope, Balance]
     quotas: tuple[Quota, ...]
-    as_of_entry: int
 
     @property
     def caps(self) -> tuple[Cap, ...]:
@@ -52,7 +51,9 @@ class BudgetState:
     def _reading(self, scope: Scope, budget: Budget) -> BudgetReading:
         balance = self.balances.get(scope)
         nothing = zero(budget.orders)
-        committed, debited = (nothing, nothing) if balance is None else (balance.committed, balance.debited)
+        committed, debited, as_of = (
+            (nothing, nothing, -1) if balance is None else (balance.committed, balance.debited, balance.as_of_entry)
+        )
         return BudgetReading(
             scope=scope[0],
             scope_id=scope[1],
@@ -61,22 +62,17 @@ class BudgetState:
             spent_epsilon=_reading(budget, debited),
             committed_epsilon=_reading(budget, committed),
             accountant=ACCOUNTANT,
-            as_of_entry=self.as_of_entry,
+            as_of_entry=as_of,
         )
 
 
-def read(connection: Connection, population: Population, quota_scopes: Sequence[Scope] | None = None) -> BudgetState:
-    """``quota_scopes``: only the quotas of these (project, researcher); None means all of the population's."""
-    quotas = tuple(
-        budgets.read_quotas(connection, population.id, None if quota_scopes is None else tuple(quota_scopes))
-    )
-    wanted = (("population", population.id), *((quota.scope, quota.scope_id) for quota in quotas))
+def read(connection: Connection, population: Population, scopes: Sequence[Scope] | None = None) -> BudgetState:
+    """``scopes``: the project and researcher whose quotas and balances count; None means all of the population's."""
+    quotas = tuple(budgets.read_quotas(connection, population.id, None if scopes is None else tuple(scopes)))
+    bound = ((quota.scope, quota.scope_id) for quota in quotas) if scopes is None else scopes
+    wanted = (("population", population.id), *bound)
     return BudgetState(
-        budget=population.budget,
-        population_id=population.id,
-        balances=budgets.read_balances(connection, population.id, wanted),
-        quotas=quotas,
-        as_of_entry=entries.size(connection) - 1,
+        population.budget, population.id, budgets.read_balances(connection, population.id, wanted), quotas
     )
 
 

@@ -290,7 +290,7 @@ class BudgetReading:
     spent_epsilon: float  # odometer over debits alone
     committed_epsilon: float  # odometer over debited + reserved + quarantined: what admission counts
     accountant: str
-    as_of_entry: int
+    as_of_entry: int  # the last entry that changed it; -1: none did
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 from accountant.codec import encode_event
 from accountant.curve import ACCOUNTANT
 from governance import decision_document
+from governance.budget_state import BudgetState
 from governance.clamping import Fitted
 from governance.ledger import budgets, decisions, run_store
 from governance.ledger.budgets import Reservation
@@ -34,15 +35,24 @@ class Evidence:
     salt: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What the filter admitted, and the budgets that it was admitted to, as they are under the locks."""
+
+    fitted: Fitted
+    locked: BudgetState
+
+
 def record(
     connection: Connection,
     log: Log,
     snapshot: Snapshot,
     decision: Decision,
-    fitted: Fitted | None,
     evidence: Evidence,
+    approved: Approved | None,
 ) -> Decision:
-    """Records a decision; with ``fitted``, reserves its budget and queues its run too. Returns it with its ids."""
+    """Records a decision; if approved, reserves its budget and queues its run too. Returns it with its ids."""
+    fitted = None if approved is None else approved.fitted
     run_id = None if fitted is None else new_id("run")
     entry = log.append(
         "decision",
@@ -55,11 +65,11 @@ def record(
         run_id=run_id,
     )
     recorded = replace(decision, run_id=run_id, entry_index=entry.index)
-    if fitted is not None and run_id is not None:
+    if approved is not None and fitted is not None and run_id is not None:
         _queue(connection, snapshot, recorded, fitted, run_id)
         seen = {"state": RunState.RESERVED.value, "rounds": fitted.event.rounds}
         log.event(run_id, recorded.decided_at, "state", seen)
-        budgets.reserve(connection, _reservation(snapshot, fitted, run_id), entry.index)
+        budgets.reserve(connection, _reservation(snapshot, fitted, run_id), entry.index, approved.locked.balances)
     decisions.insert(
         connection,
         recorded.id,

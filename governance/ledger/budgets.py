@@ -125,10 +125,16 @@ def read_balances(connection: sa.Connection, population_id: str, wanted: tuple[S
 
 
 def _move(
-    connection: sa.Connection, held: Reservation, entry: int, *, commit: int = 0, release: int = 0, debit: int = 0
+    connection: sa.Connection,
+    held: Reservation,
+    entry: int,
+    current: Mapping[Scope, Balance],
+    *,
+    commit: int = 0,
+    release: int = 0,
+    debit: int = 0,
 ) -> None:
-    """Applies u·rounds to the three balances of a reservation. The caller holds the population's lock."""
-    current = read_balances(connection, held.population_id, held.scopes)
+    """Applies u·rounds to the three balances of a reservation, which were read under the population's lock."""
     nothing = (0,) * len(held.round_curve)
     moved = []
     for scope in held.scopes:
@@ -159,7 +165,8 @@ def _times(curve: Vector, rounds: int) -> Vector:
     return tuple(units * rounds for units in curve)
 
 
-def reserve(connection: sa.Connection, held: Reservation, entry: int) -> None:
+def reserve(connection: sa.Connection, held: Reservation, entry: int, current: Mapping[Scope, Balance]) -> None:
+    """``current``: the balances of ``held.scopes`` as read under the population's lock."""
     connection.execute(
         _RESERVE,
         {
@@ -174,7 +181,7 @@ def reserve(connection: sa.Connection, held: Reservation, entry: int) -> None:
             "state": "open",
         },
     )
-    _move(connection, held, entry, commit=held.rounds)
+    _move(connection, held, entry, current, commit=held.rounds)
 
 
 def reservation(connection: sa.Connection, run_id: str) -> Reservation:
@@ -203,14 +210,15 @@ def debit(
         },
     )
     _update(connection, held.run_id, {"rounds_debited": held.rounds_debited + rounds})
-    _move(connection, held, entry, debit=rounds)
+    _move(connection, held, entry, read_balances(connection, held.population_id, held.scopes), debit=rounds)
 
 
 def release_undebited(connection: sa.Connection, held: Reservation, entry: int) -> None:
     """Gives back what was never debited, and closes the reservation."""
     _update(connection, held.run_id, {"rounds_released": held.rounds_released + held.undebited, "state": "closed"})
     if held.undebited:
-        _move(connection, held, entry, release=held.undebited)
+        current = read_balances(connection, held.population_id, held.scopes)
+        _move(connection, held, entry, current, release=held.undebited)
 
 
 def close(connection: sa.Connection, run_id: str) -> None:
