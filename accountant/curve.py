@@ -5,7 +5,8 @@ Invariants
 - A curve is charged only if both computations agree within their known errors. The larger is charged.
 - Integers: ``units × rounds`` and sums of it are exact, independent of order, and reversible.
 - Curves are finite, positive and do not decrease with the order.
-- The memo may be read and filled by any number of threads; equal arguments give the identical curve.
+- The memo may be read and filled by any number of threads; equal arguments give the identical curve. Who asks for a
+  remembered curve never waits for one that is being computed. The least recently used is forgotten first.
 
 This module does not: hold budgets, or know what was spent.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -78,8 +80,10 @@ class Curve:
         return amounts
 
 
-_memo: dict[tuple[float, float, tuple[float, ...]], Curve] = {}
-_filling = threading.Lock()
+_Key = tuple[float, float, tuple[float, ...]]
+_memo: OrderedDict[_Key, Curve] = OrderedDict()
+_looking = threading.Lock()  # held for one access to the memo
+_filling = threading.Lock()  # held while a curve is computed
 
 
 def round_curve(sampling_probability: float, noise_multiplier: float, orders: tuple[float, ...]) -> Curve:
@@ -90,16 +94,25 @@ def round_curve(sampling_probability: float, noise_multiplier: float, orders: tu
     """
     q, z, orders = _checked(sampling_probability, noise_multiplier, orders)
     key = (q, z, orders)
-    known = _memo.get(key)
+    known = _remembered(key)
     if known is not None:
         return known
     with _filling:  # one at a time: the work is pure Python, so two threads would not be faster, only do it twice
-        known = _memo.get(key)
+        known = _remembered(key)
         if known is None:
             known = _charged(q, z, orders)
-            while len(_memo) >= _MEMO_SIZE:
-                del _memo[next(iter(_memo))]
-            _memo[key] = known
+            with _looking:
+                _memo[key] = known
+                while len(_memo) > _MEMO_SIZE:
+                    _memo.popitem(last=False)
+    return known
+
+
+def _remembered(key: _Key) -> Curve | None:
+    with _looking:
+        known = _memo.get(key)
+        if known is not None:
+            _memo.move_to_end(key)
     return known
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +21,7 @@ ORDERS = (1.1, 1.5, 2.0, 4.5, 10.9, 16.0, 63.0, 256.0)
 
 @pytest.fixture(autouse=True)
 def _empty_memo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curve_module, "_memo", {})
+    monkeypatch.setattr(curve_module, "_memo", OrderedDict())
 
 
 @pytest.mark.parametrize(
@@ -84,12 +86,32 @@ def test_a_curve_is_computed_once_by_many_threads(monkeypatch: pytest.MonkeyPatc
     assert all(curve is curves[0] for curve in curves)
 
 
-def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memo_is_bounded_and_forgets_what_was_not_asked_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve_module, "_MEMO_SIZE", 2)
-    for noise_multiplier in (1.0, 2.0, 3.0):
+    for noise_multiplier in (1.0, 2.0, 1.0, 3.0):
         round_curve(1.0, noise_multiplier, ORDERS)
 
-    assert [2.0, 3.0] == [z for _, z, _ in curve_module._memo]
+    assert [1.0, 3.0] == [z for _, z, _ in curve_module._memo]
+
+
+def test_a_remembered_curve_does_not_wait_for_one_that_is_being_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = round_curve(1.0, 1.0, ORDERS)
+    computing, finish = threading.Event(), threading.Event()
+
+    def slow(q: float, z: float, grid: Grid) -> Floats:
+        computing.set()
+        assert finish.wait(60)
+        return renyi_curve(q, z, grid)
+
+    monkeypatch.setattr(curve_module, "renyi_curve", slow)
+    with ThreadPoolExecutor(3) as pool:
+        try:
+            cold = [pool.submit(round_curve, 1.0, z, ORDERS) for z in (2.0, 3.0)]
+            assert computing.wait(60)
+            assert known is pool.submit(round_curve, 1.0, 1.0, ORDERS).result(timeout=60)
+            assert [False, False] == [one.done() for one in cold]
+        finally:
+            finish.set()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0, "1", None])
@@ -112,7 +134,7 @@ def test_a_kernel_that_is_off_by_a_millionth_refuses(monkeypatch: pytest.MonkeyP
 
     with pytest.raises((CurveDisagreementError, InvalidCurveError)):
         round_curve(0.01, 1.0, ORDERS)
-    assert {} == curve_module._memo
+    assert [] == list(curve_module._memo)
 
 
 @pytest.mark.parametrize("library", [0.0, 0.5e-5, 1.00001e-5, 1.0, math.nan, math.inf, -1e-5])
