@@ -261,7 +261,7 @@ class RunOut(Answer):
 
 
 class RunDetailOut(RunOut):
-    decision: DecisionOut
+    decision: DecisionOut | None  # None: it was erased
 
 
 class RunsOut(Answer):

@@ -2,6 +2,7 @@
 
 Invariants
 - A route without declared access keeps the application from starting.
+- Each kind of work has threads of its own (``lanes.py``); the default ones are the readers'.
 - Nothing on the import path of this module imports TensorFlow.
 - Background work (ended leases, the event log's one reader) lives and ends with the application.
 
@@ -20,9 +21,10 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api import access, auth, logging, openapi, problems
+from api import access, auth, docs_page, logging, openapi, problems
 from api.events import Broadcaster
 from api.gateway import Gateway
+from api.lanes import READERS, Lane, Lanes
 from api.limits import RateLimiter
 from api.routes import auth as auth_routes
 from api.routes import ledger, registry, runner, runs, service, training, users
@@ -42,12 +44,14 @@ def create_app(services: Services) -> FastAPI:
         version=version("pysytff-server"),
         summary="A policy and privacy-budget gate in front of TensorFlow Federated",
         lifespan=_lifespan,
-        dependencies=[Depends(auth.gate)],
+        dependencies=[Depends(auth.require_gate)],
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's loads scripts from elsewhere
         redoc_url=None,
     )
     app.state.services = services
     app.state.limiter = RateLimiter(services.options.limits)
+    app.state.lanes = Lanes(services.options.limits)
     app.state.broadcaster = Broadcaster(services)
     app.state.uploads = asyncio.Semaphore(1)
     for module in _ROUTERS:
@@ -55,6 +59,7 @@ def create_app(services: Services) -> FastAPI:
     access.check(api_routes(app))
     problems.install(app)
     openapi.install(app)
+    docs_page.install(app)
     app.add_middleware(Gateway, options=services.options)
     return app
 
@@ -73,10 +78,12 @@ def api_routes(app: FastAPI) -> list[tuple[str, str]]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     broadcaster: Broadcaster = app.state.broadcaster
+    lane = app.state.lanes.background
+    anyio.to_thread.current_default_thread_limiter().total_tokens = READERS
     tasks = [
         asyncio.create_task(broadcaster.run()),
-        asyncio.create_task(_every(services.options.lease_sweep_s, services.settlement.expire_leases)),
-        asyncio.create_task(_every(_PRUNE_S, services.identity.prune)),
+        asyncio.create_task(_every(lane, services.options.lease_sweep_s, services.settlement.expire_leases)),
+        asyncio.create_task(_every(lane, _PRUNE_S, services.identity.prune)),
     ]
     try:
         yield
@@ -88,11 +95,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(services.close)
 
 
-async def _every(seconds: float, work: Callable[[], Any]) -> None:
-    """Runs ``work`` in a thread again and again. What fails is logged and tried again: time does not stop for it."""
+async def _every(lane: Lane, seconds: float, work: Callable[[], Any]) -> None:
+    """Runs ``work`` again and again in a thread. What fails is logged and tried again: time does not stop for it."""
     while True:
         try:
-            await anyio.to_thread.run_sync(work)
+            await lane.run(work)
         except GovernanceError as error:
             logging.logger().warning("background_work_failed", work=work.__name__, code=error.code)
         except Exception as error:

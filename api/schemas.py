@@ -241,7 +241,7 @@ class BudgetQuery(Query):
 
 # --- the runner ---
 
-_TOKEN = Annotated[int, Field(ge=0, le=2**53)]
+_TOKEN = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
 class FencedIn(Body):

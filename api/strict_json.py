@@ -1,27 +1,26 @@
 """JSON bodies, read strictly: what two parsers could read differently is refused.
 
 Invariants
-- Refused: duplicate keys, NaN and Infinity, numbers that overflow, integers beyond 2^53 (RFC 8785 cannot write them),
-  nesting beyond ``MAX_DEPTH``, text that is not UTF-8, lone surrogates and NUL (PostgreSQL cannot store it).
-- A body of another media type is refused with 415 before it is read.
+- Refused: duplicate keys, NaN and Infinity, numbers that overflow, integers beyond 2^53 - 1 (RFC 8785 cannot write
+  them), nesting beyond ``MAX_DEPTH``, more than ``MAX_VALUES`` values, text that is not UTF-8, lone surrogates and NUL
+  (PostgreSQL cannot store it).
+- The work is linear in the body's size: no body makes it compute for long.
 
-This module does not: know the schemas.
+This module does not: know the schemas, or when and where a body is read (``gated_route.py`` does).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections import Counter
 from typing import Any, NoReturn
-
-from fastapi import Request, Response, params
-from fastapi.routing import APIRoute
 
 from api.problems import ApiError
 
 MAX_DEPTH = 20
-MAX_INTEGER = 2**53
+MAX_VALUES = 10_000
+MAX_INTEGER = 2**53 - 1
 
 
 def loads(body: bytes) -> Any:
@@ -30,7 +29,7 @@ def loads(body: bytes) -> Any:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _refusal("the body is not UTF-8", f"byte {error.start}") from None
-    _check_depth(text)
+    _check_shape(text)
     try:
         document = json.loads(
             text,
@@ -45,42 +44,13 @@ def loads(body: bytes) -> Any:
     return document
 
 
-class StrictRequest(Request):
-    async def json(self) -> Any:
-        return loads(await self.body())
-
-
-class StrictRoute(APIRoute):
-    """A route whose JSON body is read by ``loads``."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        expected = _media_type(self)
-
-        async def strict(request: Request) -> Response:
-            if expected is not None:
-                sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if sent != expected:
-                    raise ApiError(415, "unsupported_media_type", f"send this request's body as {expected}")
-            return await handle(StrictRequest(request.scope, request.receive))
-
-        return strict
-
-
-def _media_type(route: APIRoute) -> str | None:
-    if route.body_field is None:
-        return None
-    is_form = isinstance(route.body_field.field_info, params.Form)
-    return "application/x-www-form-urlencoded" if is_form else "application/json"
-
-
 def _refusal(detail: str, message: str) -> ApiError:
     return ApiError(422, "invalid_request", detail, problems=[{"path": "", "message": message, "hint": ""}])
 
 
-def _check_depth(text: str) -> None:
-    """Before the parser recurses. Brackets inside strings do not count."""
-    depth, in_string, escaped = 0, False, False
+def _check_shape(text: str) -> None:
+    """Before the parser recurses, and before there are objects. Brackets and commas inside strings do not count."""
+    depth, commas, in_string, escaped = 0, 0, False, False
     for character in text:
         if in_string:
             if escaped:
@@ -91,6 +61,10 @@ def _check_depth(text: str) -> None:
                 in_string = False
         elif character == '"':
             in_string = True
+        elif character == ",":
+            commas += 1
+            if commas >= MAX_VALUES:
+                raise _refusal("the body holds too many values", f"at most {MAX_VALUES}")
         elif character in "[{":
             depth += 1
             if depth > MAX_DEPTH:
@@ -102,8 +76,7 @@ def _check_depth(text: str) -> None:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise _refusal("the body names a field twice", f"{twice[:100]!r} appears more than once in one object")
     return document
 
@@ -121,7 +94,7 @@ def _finite(text: str) -> float:
 
 def _exact(text: str) -> int:
     if len(text) > 17 or abs(value := int(text)) > MAX_INTEGER:
-        raise _refusal("the body holds an integer that is too large", f"{text[:40]} is beyond 2^53")
+        raise _refusal("the body holds an integer that is too large", f"{text[:40]} is beyond 2^53 - 1")
     return value
 
 

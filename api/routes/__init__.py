@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.strict_json import StrictRoute
+from api.gated_route import GatedRoute
 
 
 def router(tag: str) -> APIRouter:
-    return APIRouter(route_class=StrictRoute, tags=[tag], redirect_slashes=False)
+    return APIRouter(route_class=GatedRoute, tags=[tag], redirect_slashes=False)

@@ -1,15 +1,18 @@
-"""The runner's side of ``runner.port.Governor`` over HTTP. Only a runner's credential opens these."""
+"""The runner's side of ``runner.port.Governor`` over HTTP. Only a runner's credential opens these.
+
+They run in threads of their own: a claim or a heartbeat that waited for a reader would cost people their budget.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import Header, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
 from api.answers import DebitOut, GrantOut, HeartbeatOut
 from api.auth import PrincipalDep
+from api.lanes import LanesDep
 from api.problems import ApiError
 from api.routes import router
 from api.schemas import DebitIn, FailIn, FencedIn, Id, ProgressIn, ResultMeta
@@ -26,31 +29,41 @@ routes = router("runner")
     responses={204: {"description": "nothing is queued"}},
     summary="Claim the oldest queued run",
 )
-def claim(services: ServicesDep, runner: PrincipalDep) -> GrantOut | Response:
-    grant = services.settlement.claim(runner)
+async def claim(services: ServicesDep, lanes: LanesDep, runner: PrincipalDep) -> GrantOut | Response:
+    grant = await lanes.runners.run(services.settlement.claim, runner)
     return Response(status_code=204) if grant is None else GrantOut(**grant.to_json())
 
 
 @routes.post("/v1/runner/grants/{grant_id}/heartbeat", summary="Extend the lease")
-def heartbeat(services: ServicesDep, runner: PrincipalDep, grant_id: Id, body: FencedIn) -> HeartbeatOut:
-    return HeartbeatOut.model_validate(services.settlement.heartbeat(runner, grant_id, body.fencing_token))
+async def heartbeat(
+    services: ServicesDep, lanes: LanesDep, runner: PrincipalDep, grant_id: Id, body: FencedIn
+) -> HeartbeatOut:
+    return HeartbeatOut.model_validate(
+        await lanes.runners.run(services.settlement.heartbeat, runner, grant_id, body.fencing_token)
+    )
 
 
 @routes.post("/v1/runner/grants/{grant_id}/debit", summary="Debit rounds before they run")
-def debit(services: ServicesDep, runner: PrincipalDep, grant_id: Id, body: DebitIn) -> DebitOut:
+async def debit(services: ServicesDep, lanes: LanesDep, runner: PrincipalDep, grant_id: Id, body: DebitIn) -> DebitOut:
     return DebitOut.model_validate(
-        services.settlement.debit(runner, grant_id, body.fencing_token, body.first_round, body.rounds)
+        await lanes.runners.run(
+            services.settlement.debit, runner, grant_id, body.fencing_token, body.first_round, body.rounds
+        )
     )
 
 
 @routes.post("/v1/runner/grants/{grant_id}/progress", status_code=204, summary="Report rounds done")
-def progress(services: ServicesDep, runner: PrincipalDep, grant_id: Id, body: ProgressIn) -> None:
-    services.settlement.progress(runner, grant_id, body.fencing_token, body.rounds_done)
+async def progress(
+    services: ServicesDep, lanes: LanesDep, runner: PrincipalDep, grant_id: Id, body: ProgressIn
+) -> None:
+    await lanes.runners.run(services.settlement.progress, runner, grant_id, body.fencing_token, body.rounds_done)
 
 
 @routes.post("/v1/runner/grants/{grant_id}/fail", status_code=204, summary="End a grant without a result")
-def fail(services: ServicesDep, runner: PrincipalDep, grant_id: Id, body: FailIn) -> None:
-    services.settlement.fail(runner, grant_id, body.fencing_token, touched_data=body.touched_data)
+async def fail(services: ServicesDep, lanes: LanesDep, runner: PrincipalDep, grant_id: Id, body: FailIn) -> None:
+    await lanes.runners.run(
+        services.settlement.fail, runner, grant_id, body.fencing_token, touched_data=body.touched_data
+    )
 
 
 @routes.put(
@@ -67,17 +80,18 @@ def fail(services: ServicesDep, runner: PrincipalDep, grant_id: Id, body: FailIn
 async def publish(
     request: Request,
     services: ServicesDep,
+    lanes: LanesDep,
     runner: PrincipalDep,
     grant_id: Id,
     fencing_token: Annotated[str, Header(pattern=r"^[0-9]{1,16}$")],
     result_meta: Annotated[str, Header(max_length=8192, description="JSON: rounds, public_metrics, generator, …")],
 ) -> None:
-    """Async because it waits for a large body; one upload is held in memory at a time."""
+    """One upload is held in memory at a time."""
     meta = _meta(result_meta)
     async with request.app.state.uploads:
         weights = await _bounded_body(request, services.options.limits.result_bytes)
         result = RunResult(weights, meta.rounds, meta.public_metrics, meta.generator, meta.runner_version)
-        await run_in_threadpool(services.settlement.publish, runner, grant_id, int(fencing_token), result)
+        await lanes.runners.run(services.settlement.publish, runner, grant_id, int(fencing_token), result)
 
 
 def _meta(text: str) -> ResultMeta:

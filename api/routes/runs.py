@@ -14,8 +14,9 @@ from api.events import Broadcaster
 from api.problems import ApiError
 from api.routes import router
 from api.schemas import Id, RunsQuery
-from api.services import ServicesDep
-from governance.model import RunState
+from api.services import Services, ServicesDep
+from governance.errors import NotFoundError
+from governance.model import Principal, RunState
 
 routes = router("runs")
 _PING_S = 15
@@ -28,10 +29,10 @@ def runs(services: ServicesDep, principal: PrincipalDep, query: Annotated[RunsQu
     return RunsOut(items=[RunOut.model_validate(one) for one in found], next_cursor=next_cursor)
 
 
-@routes.get("/v1/runs/{run_id}", summary="One run, with the decision behind it")
+@routes.get("/v1/runs/{run_id}", summary="One run, with the decision behind it unless that was erased")
 def run(services: ServicesDep, principal: PrincipalDep, run_id: Id) -> RunDetailOut:
     found = services.queries.run(principal, run_id)
-    decision = DecisionOut.model_validate(services.queries.decision(principal, found.decision_id))
+    decision = _decision(services, principal, found.decision_id)
     return RunDetailOut(**dict(RunOut.model_validate(found)), decision=decision)
 
 
@@ -87,6 +88,14 @@ def weights(services: ServicesDep, principal: PrincipalDep, run_id: Id) -> Respo
         media_type="application/octet-stream",
         headers={"Content-Disposition": f'attachment; filename="{run_id}.safetensors"'},
     )
+
+
+def _decision(services: Services, principal: Principal, decision_id: str) -> DecisionOut | None:
+    """Who sees a run sees its decision, so one that is not found was erased; the run outlives it."""
+    try:
+        return DecisionOut.model_validate(services.queries.decision(principal, decision_id))
+    except NotFoundError:
+        return None
 
 
 def _event_id(text: str | None) -> int:

@@ -1,4 +1,7 @@
-"""Train requests: the one way to spend budget, and its preview."""
+"""Train requests: the one way to spend budget, and its preview.
+
+A decision may compute for seconds, so it runs in threads of its own (``lanes.py``).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from fastapi.responses import JSONResponse
 from api import problems
 from api.answers import DecisionOut
 from api.auth import PrincipalDep
+from api.lanes import LanesDep
 from api.problems import ApiError
 from api.routes import router
 from api.schemas import TrainRequestIn
@@ -28,31 +32,36 @@ _HINT = "send a random value of your own, and the same one when you repeat this 
     response_model=DecisionOut,
     summary="Ask for a training run: approved, clamped, or refused with reasons",
 )
-def submit(
+async def submit(
     request: Request,
     response: Response,
     services: ServicesDep,
+    lanes: LanesDep,
     principal: PrincipalDep,
     body: TrainRequestIn,
     idempotency_key: Annotated[str | None, Header(description="1 to 200 printable ASCII characters; required")] = None,
 ) -> DecisionOut | JSONResponse:
     """The same key with the same body answers what was answered before; with another body it is refused (422)."""
-    decision = services.admission.admit(
-        principal,
-        body.to_domain(),
-        idempotency_key=_checked_key(idempotency_key),
-        request_digest=body.digest(),
-    )
-    answer = DecisionOut.model_validate(decision)
-    if decision.outcome is Outcome.REFUSED or decision.run_id is None:
+    key = _checked_key(idempotency_key)
+
+    def decide() -> DecisionOut:
+        decision = services.admission.admit(
+            principal, body.to_domain(), idempotency_key=key, request_digest=body.digest()
+        )
+        return DecisionOut.model_validate(decision)
+
+    answer = await lanes.decisions.run(decide)
+    if answer.outcome == Outcome.REFUSED or answer.run_id is None:
         return _refused(request, answer)
-    response.headers["Location"] = f"/v1/runs/{decision.run_id}"
+    response.headers["Location"] = f"/v1/runs/{answer.run_id}"
     return answer
 
 
 @routes.post("/v1/train-requests:preview", summary="What would be decided, and what it would cost; writes nothing")
-def preview(services: ServicesDep, principal: PrincipalDep, body: TrainRequestIn) -> DecisionOut:
-    return DecisionOut.model_validate(services.admission.preview(principal, body.to_domain()))
+async def preview(services: ServicesDep, lanes: LanesDep, principal: PrincipalDep, body: TrainRequestIn) -> DecisionOut:
+    return await lanes.decisions.run(
+        lambda: DecisionOut.model_validate(services.admission.preview(principal, body.to_domain()))
+    )
 
 
 def _checked_key(key: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.answers import InvitationOut, RunnerCredentialOut, UserOut, UsersOut
+from api.lanes import LanesDep
 from api.routes import router
 from api.schemas import AcceptIn, Id, RunnerCredentialIn, UserIn
 from api.services import ServicesDep
@@ -22,8 +23,8 @@ def invite(services: ServicesDep, body: UserIn) -> InvitationOut:
 
 
 @routes.post("/v1/users/accept", status_code=204, summary="Accept an invitation and choose a password")
-def accept(services: ServicesDep, body: AcceptIn) -> None:
-    services.identity.accept(body.invitation_token, body.password)
+async def accept(services: ServicesDep, lanes: LanesDep, body: AcceptIn) -> None:
+    await lanes.logins.run(services.identity.accept, body.invitation_token, body.password)
 
 
 @routes.post("/v1/users/{user_id}:disable", status_code=204, summary="Disable a user; their sessions end at once")

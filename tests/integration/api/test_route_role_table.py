@@ -185,7 +185,7 @@ def test_the_table_has_every_route_and_no_other(world: World) -> None:
 
 def test_the_documentation_routes_are_the_only_others(world: World) -> None:
     others = {getattr(route, "path", "") for route in world.node.app.routes} - {path for _, path in TABLE} - {""}
-    assert {"/openapi.json", "/docs", "/docs/oauth2-redirect"} == others
+    assert {"/openapi.json", "/docs"} == others
 
 
 @pytest.mark.parametrize("who", WHO)

@@ -20,6 +20,7 @@ from api import logging
 from api.app import create_app
 from api.limits import Limits
 from api.services import ApiOptions
+from governance.ledger.tables import decisions
 
 from .conftest import Node, Opa, everybody, govern, services_over, submit
 
@@ -57,6 +58,23 @@ def finished(node: Node, ids: dict[str, str], key: str = "k") -> str:
         assert 204 == tell(node, grant, "progress", rounds_done=first + 5).status_code
     assert 204 == publish(node, grant).status_code
     return run_id
+
+
+def test_a_run_outlives_its_decision(governed: Governed) -> None:
+    node, ids = governed
+    decision = submit(node, ids, "k").json()
+    path = f"/v1/runs/{decision['run_id']}"
+    assert decision["id"] == node.call("researcher", "GET", path).json()["decision"]["id"]
+    with node.services.database.write() as connection:
+        connection.execute(decisions.delete().where(decisions.c.id == decision["id"]))
+    for who in ("researcher", "owner", "auditor", "admin"):
+        answer = node.call(who, "GET", path)
+        assert (200, decision["id"], None) == (
+            answer.status_code,
+            answer.json()["decision_id"],
+            answer.json()["decision"],
+        )
+    assert 404 == node.call("other_researcher", "GET", path).status_code
 
 
 def parsed(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import rfc8785
 
 from api.problems import ApiError
-from api.strict_json import MAX_DEPTH, MAX_INTEGER, loads
+from api.strict_json import MAX_DEPTH, MAX_INTEGER, MAX_VALUES, loads
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,7 @@ def test_brackets_in_text_are_no_nesting() -> None:
         b'"\xff"',
         b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
         b'{"a":' * 100_000,
+        json.dumps([1] * (MAX_VALUES + 1)).encode(),
     ],
 )
 def test_what_could_be_read_two_ways_is_refused(body: bytes) -> None:
@@ -52,3 +54,22 @@ def test_what_could_be_read_two_ways_is_refused(body: bytes) -> None:
 def test_the_deepest_permitted_nesting_is_read() -> None:
     body = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert json.loads(body) == loads(body)
+
+
+def test_every_integer_that_is_read_can_be_written_canonically() -> None:
+    for value in (MAX_INTEGER, -MAX_INTEGER):
+        assert str(value).encode() == rfc8785.dumps(loads(str(value).encode()))
+    with pytest.raises(rfc8785.IntegerDomainError):
+        rfc8785.dumps(MAX_INTEGER + 1)
+
+
+def test_as_many_values_as_permitted_are_read_and_commas_in_text_are_no_values() -> None:
+    assert MAX_VALUES == len(loads(json.dumps([1] * MAX_VALUES).encode()))
+    assert [","] == list(set(loads(json.dumps("," * MAX_VALUES * 2).encode())))
+
+
+def test_the_field_that_is_named_twice_is_named_even_among_many() -> None:
+    body = "{" + ", ".join(f'"k{number}": 1' for number in range(MAX_VALUES - 1)) + ', "last": 1, "last": 2}'
+    with pytest.raises(ApiError) as refusal:
+        loads(body.replace('"k0": 1, ', "").encode())
+    assert "'last'" in refusal.value.extensions["errors"][0]["message"]  # type: ignore[index]
