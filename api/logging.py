@@ -20,8 +20,8 @@ from typing import TextIO, cast
 import structlog
 
 
-def configure(stream: TextIO | None = None) -> None:
-    """Once for each process, by whoever starts it."""
+def configure(stream: TextIO | None = None, *, level: str = "info") -> None:
+    """Once for each process, by whoever starts it. Events below ``level`` are not written."""
     logging.getLogger("uvicorn.access").disabled = True
     structlog.configure(
         processors=[
@@ -29,7 +29,7 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(sort_keys=True),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Forgiving(stream or sys.stderr))),
         cache_logger_on_first_use=False,
     )

@@ -61,7 +61,7 @@ def compose(settings: Settings) -> Services:
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Returns when a signal has ended it and the open answers are done, or their time is up."""
     os.umask(0o077)
-    logging.configure()
+    logging.configure(level=settings.log_level)
     config = uvicorn.Config(
         create_app(compose(settings)),
         log_config=None,  # one structured line a request, from the gateway

@@ -32,3 +32,21 @@ def test_a_line_for_which_the_disk_has_no_room_is_dropped_and_raises_nothing() -
 
     with pytest.raises(OSError, match="No space left on device"):
         full.close()
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_events_below_the_level_are_not_written(level: str, expected: list[str]) -> None:
+    stream = io.StringIO()
+    logging.configure(stream, level=level)
+    for one in ("debug", "info", "warning", "error"):
+        getattr(logging.logger(), one)("event")
+
+    assert expected == [json.loads(line)["level"] for line in stream.getvalue().splitlines()]
