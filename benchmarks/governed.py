@@ -34,9 +34,8 @@ _DEBITS = 100
 
 def run(recorder: Recorder) -> None:
     with stage() as theatre, ExitStack() as stack:
-        site = theatre.site(SQLITE, declared_size=workload.UNITS, epsilon=100_000.0, delta=1e-5)
+        site = theatre.site(SQLITE, workload.lay_out, declared_size=workload.UNITS, epsilon=100_000.0, delta=1e-5)
         version = site.settings.data_root / "datasets" / site.dataset.version_handle
-        workload.lay_out(version)
         plain = {kind: stack.enter_context(_script(kind, version)) for kind in _PLAIN_ROUNDS}
         took: dict[str, list[float]] = {kind: script.rounds(_PLAIN_ROUNDS[kind]) for kind, script in plain.items()}
         served = stack.enter_context(api(site))

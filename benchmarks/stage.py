@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from pydantic import SecretStr
 from api.settings import Settings, load
 from benchmarks.record import ROOT
 from benchmarks.workload import MODEL
-from governance.identity import Identity
+from governance.identity import Identity, Session
 from governance.ledger.database import Database
 from governance.model import Asset, Dataset, Population, Principal, Role
 from governance.policy.bundles import build, digest_sources, revision_name
@@ -43,6 +43,7 @@ from migrations import run as migrations
 
 POLICY = "standard"
 PASSWORD = "a password of the benchmarks"
+RESEARCHERS = 16
 SQLITE, POSTGRES = "SQLite", "PostgreSQL"
 _POLICIES = ROOT / "policies"
 _START_S = 60.0
@@ -67,7 +68,7 @@ class Site:
     database: Database
     owner: Principal
     researcher: Principal
-    researcher_token: str
+    researcher_tokens: list[str]  # of as many researchers; the first is ``researcher``
     runner_credential: str
     population: Population
     dataset: Dataset
@@ -97,8 +98,10 @@ class Stage:
         self._postgres: str | None = None
         self._made = 0
 
-    def site(self, engine: str, **population: Any) -> Site:
-        """A fresh node's database. ``population``: declared_size, epsilon, delta."""
+    def site(self, engine: str, lay_out: Callable[[Path], str] | None = None, **population: Any) -> Site:
+        """A fresh node's database. ``lay_out`` puts data under a data root and returns its handle; left out, there is
+        none to train on. ``population``: declared_size, epsilon, delta.
+        """
         self._made += 1
         folder = self.folder / f"node{self._made}"
         folder.mkdir()
@@ -109,16 +112,15 @@ class Stage:
         migrations.upgrade(url)
         database = Database.open(url)
         self._stack.callback(database.dispose)
-        return self._furnish(settings, database, population)
+        handle = f"ver_{secrets.token_hex(12)}" if lay_out is None else lay_out(settings.data_root)
+        return self._furnish(settings, database, handle, population)
 
-    def _furnish(self, settings: Settings, database: Database, population: Mapping[str, Any]) -> Site:
+    def _furnish(self, settings: Settings, database: Database, handle: str, population: Mapping[str, Any]) -> Site:
         registry = Registry(database)
         registry.activate_policies(None, self.opa.digests, self.opa.sources)
         identity = Identity(database, registry, SigningKey.load_or_create(settings.token_key_file))
         owner = registry.create_principal(Role.OWNER, "owner@example.org")
-        researcher = registry.create_principal(Role.RESEARCHER, "researcher@example.org")
-        identity.set_password(researcher.id, PASSWORD)
-        session = identity.login("researcher@example.org", PASSWORD, address="192.0.2.1")
+        sessions = [_researcher(registry, identity, number) for number in range(RESEARCHERS)]
         size: dict[str, Any] = {"declared_size": 100_000, "epsilon": 8.0, "delta": 1e-6, **population}
         opened = registry.open_population(owner, "people", **size)
         dataset = registry.register_dataset(
@@ -128,12 +130,21 @@ class Stage:
             description="",
             policy_id=POLICY,
             assets=[Asset("", "images", "float32", (64,), "", 0, 1), Asset("", "labels", "int64", (), "", 0, 9)],
-            version_handle=f"ver_{secrets.token_hex(12)}",
+            version_handle=handle,
             holdout_handle=None,
             max_examples_per_unit=10,
         )
         runner = identity.create_runner_credential("runner")
-        return Site(settings, database, owner, researcher, session.access_token, runner.secret, opened, dataset)
+        return Site(
+            settings,
+            database,
+            owner,
+            sessions[0].principal,
+            [session.access_token for session in sessions],
+            runner.secret,
+            opened,
+            dataset,
+        )
 
     def _postgres_database(self, name: str) -> str:
         if self._postgres is None:
@@ -154,6 +165,12 @@ class Stage:
         with psycopg.connect(self._postgres, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self._postgres.replace("/postgres?", f"/{name}?", 1)
+
+
+def _researcher(registry: Registry, identity: Identity, number: int) -> Session:
+    email = f"researcher{number}@example.org"
+    identity.set_password(registry.create_principal(Role.RESEARCHER, email).id, PASSWORD)
+    return identity.login(email, PASSWORD, address="192.0.2.1")
 
 
 @contextmanager
@@ -238,8 +255,8 @@ class Kept:
 class Submitter:
     """Submits train requests over one connection, each under a key of its own."""
 
-    def __init__(self, site: Site, port: int) -> None:
-        self._kept = Kept(port, site.researcher_token)
+    def __init__(self, site: Site, port: int, researcher: int = 0) -> None:
+        self._kept = Kept(port, site.researcher_tokens[researcher])
         self._site = site
         self.answer: dict[str, Any] = {}
 

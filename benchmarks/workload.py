@@ -5,7 +5,6 @@ This module does not: import TensorFlow.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
+from runner.ingest import AssetSpec, ingest, open_source
 from runner.port import TrainParameters
 
 MODEL: Mapping[str, Any] = {
@@ -61,16 +61,17 @@ def parameters() -> TrainParameters:
     )
 
 
-def lay_out(version: Path) -> None:
-    """Writes a dataset version, as ``runner.ingest`` lays it out."""
+def lay_out(data_root: Path) -> str:
+    """A dataset version as its owner would make it; its handle."""
     images, labels = load_digits(return_X_y=True)
-    chance = np.random.default_rng(0)
-    order = chance.permutation(len(images))
-    offsets = np.linspace(0, len(images), UNITS + 1).astype(np.int64)
-    version.mkdir(parents=True)
-    np.save(version / "offsets.npy", offsets)
-    np.save(version / "images.npy", (images[order] / 16).astype(np.float32))
-    np.save(version / "labels.npy", labels[order].astype(np.int64))
-    assets = [{"name": "images", "dtype": "float32", "shape": [64]}, {"name": "labels", "dtype": "int64", "shape": []}]
-    manifest = {"schema": "pysytff.data/1", "assets": assets, "units": UNITS, "examples": len(images)}
-    (version / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    order = np.random.default_rng(0).permutation(len(images))
+    file = data_root / "digits.npz"
+    data_root.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        file,
+        person=np.arange(len(images)) * UNITS // len(images),
+        images=(images[order] / 16).astype(np.float32),
+        labels=labels[order].astype(np.int64),
+    )
+    assets = [AssetSpec("images", "float32", (64,)), AssetSpec("labels", "int64")]
+    return ingest(open_source(file, "npz", "person"), assets, data_root, unit_column="person")
