@@ -115,13 +115,17 @@ def _git(*arguments: str) -> str:
 
 
 def newest() -> list[Line]:
-    """The last line of each metric, of the runs on file."""
-    found: dict[tuple[str, str], Line] = {}
-    for text in RESULTS.read_text(encoding="utf-8").splitlines():
+    """The lines of each benchmark's last run: going back until a metric comes again."""
+    found: dict[str, dict[str, Line]] = {}
+    ended: set[str] = set()
+    for text in reversed(RESULTS.read_text(encoding="utf-8").splitlines()):
         line = Line(**json.loads(text))
-        found.pop((line.name, line.metric), None)
-        found[line.name, line.metric] = line
-    return list(found.values())
+        run = found.setdefault(line.name, {})
+        if line.metric in run:
+            ended.add(line.name)
+        if line.name not in ended:
+            run[line.metric] = line
+    return [line for name in sorted(found) for line in reversed(found[name].values())]
 
 
 def table(lines: Iterable[Line]) -> Table:
