@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from accountant import calibration
 from accountant.calibration import Cap
-from accountant.curve import DEFAULT_ORDERS, Curve, round_curve
+from accountant.curve import DEFAULT_ORDERS, Curve, estimate, round_curve
 from accountant.events import PoissonGaussian
 from governance.model import Clamp, TrainRequest
 
@@ -84,6 +84,11 @@ def _tighten(
 
 def _blocking(request: TrainRequest, caps: Sequence[Cap], orders: tuple[float, ...], pool_size: int) -> Cap | None:
     event = event_of(request, pool_size)
+    # The estimate is never above what is charged: what does not fit by it need not wait for the charged curve.
+    guess = estimate(event.sampling_probability, event.noise_multiplier, orders)
+    refusing = calibration.fits(caps, tuple([units * event.rounds for units in guess]))
+    if refusing is not None:
+        return refusing
     curve = round_curve(event.sampling_probability, event.noise_multiplier, orders)
     return calibration.fits(caps, curve.times(event.rounds))
 

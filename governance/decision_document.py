@@ -27,10 +27,20 @@ def parameters(request: TrainRequest) -> dict[str, Any]:
 
 
 def encode(decision: Decision) -> dict[str, Any]:
-    document = dataclasses.asdict(decision)
-    document["outcome"] = decision.outcome.value
-    document["decided_at"] = timestamp(decision.decided_at)
-    return document
+    return _fields(decision) | {
+        "outcome": decision.outcome.value,
+        "reasons": [_fields(reason) for reason in decision.reasons],
+        "warnings": [_fields(warning) for warning in decision.warnings],
+        "clamps": [_fields(clamp) for clamp in decision.clamps],
+        "obligations": list(decision.obligations),
+        "cost": None if decision.cost is None else _fields(decision.cost),
+        "decided_at": timestamp(decision.decided_at),
+    }
+
+
+def _fields(value: Decision | Reason | Clamp | Cost) -> dict[str, Any]:
+    """One level deep: dataclasses.asdict copies everything below too, which an answer in a hurry need not wait for."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def decode(document: Mapping[str, Any]) -> Decision:

@@ -44,6 +44,8 @@ def validate_document(document: Mapping[str, Any]) -> bytes:
 
 def is_plain_text(text: str) -> bool:
     """Whether the text holds no control character and nothing that reorders its display."""
+    if text.isascii():
+        return text.isprintable() or not text  # what is not printable in ASCII is a control character
     return all(
         unicodedata.category(character) not in _REFUSED_CATEGORIES and character not in _BIDIRECTIONAL_CONTROLS
         for character in text
