@@ -38,7 +38,7 @@ class Limits:
     anonymous: str = "120/minute"  # by address: public routes, and whatever fails to authenticate
     login: str = "60/minute"  # by address, or by proven device
     principal: str = "1200/minute"
-    submissions: str = "120/minute"  # train requests and previews, by principal
+    submissions: str = "600/minute"  # train requests and previews, by principal
     runner: str = "12000/minute"
 
 

@@ -109,7 +109,9 @@ class Admission:
         timer = _Timer()
         facts = snapshot.take(self._database, principal, request)  # (1)
         judgement = self._judge(request, facts, timer)  # (2) (3) (4)
-        return self._decision(request, facts, judgement, None, timer)
+        decision = self._decision(request, facts, judgement, None, timer)
+        fitted = judgement.fitted
+        return decision if fitted is None else replace(decision, cost=_cost(fitted, facts.budget))
 
     def _attempt(self, principal: Principal, request: TrainRequest, key: IdempotencyKey) -> Decision | None:
         """One pass through all steps; None if something changed between the snapshot and the locks."""
@@ -220,7 +222,7 @@ class Admission:
             effective=None if fitted is None else decision_document.parameters(fitted.request),
             clamps=judgement.clamps,
             obligations=() if policy is None else policy.obligations,
-            cost=None if fitted is None else _cost(fitted, facts.budget),
+            cost=None,  # of an approval: as it is under the locks
             policy_revision=facts.active.revision,
             policy_digests=facts.active.digests,
             opa_decision_id=None if policy is None else policy.opa_decision_id,

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.conftest import QuietNode
 from tests.e2e.nodes import DemoNode
 
-TWINS = 8
+TWINS = 4  # as many decisions as one person may have in flight
 
 
 @pytest.fixture

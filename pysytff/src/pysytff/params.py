@@ -44,7 +44,7 @@ KINDS: Mapping[str, type] = {
 }
 REQUIRED = ("rounds", "clients_per_round", "noise_multiplier", "train_data_id", "label_data_id")
 _SHOWN = 60  # characters of a value that a message repeats
-_LARGEST_INTEGER = 2**53  # beyond it JSON numbers lose digits
+_LARGEST_INTEGER = 2**53 - 1  # beyond it JSON numbers lose digits
 _NAMED = {int: "an integer", float: "a number", str: "a string"}
 _OTHER_NAMES = {
     "sigma": "noise_multiplier",
