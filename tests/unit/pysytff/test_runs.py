@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import hashlib
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -114,8 +114,17 @@ def test_a_timeout_names_the_run_and_how_to_go_on(node: Any, run: sy.Run) -> Non
     assert "reserved" == run.status
 
 
+@pytest.fixture
+def heeded_ctrl_c() -> Iterator[None]:
+    """A shell starts what it runs in the background with SIGINT ignored, and Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_leaves_the_run_and_says_how_to_go_on(node: Any, run: sy.Run) -> None:
-    timer = threading.Timer(0.3, _thread.interrupt_main)
+    timer = threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     timer.start()
 
     with pytest.raises(KeyboardInterrupt) as interrupt:
