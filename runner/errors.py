@@ -49,10 +49,6 @@ class DebitRefusedError(RunnerError):
         self.rounds = rounds
 
 
-class JobStoppedError(RunnerError):
-    """The worker asked the job to end, or is gone."""
-
-
 class PortError(RunnerError):
     """A message between worker and job was not what the other side may say."""
 

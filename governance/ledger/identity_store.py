@@ -273,14 +273,6 @@ def revoke_runner_credential(connection: sa.Connection, credential_id: str, now:
     return found.rowcount == 1
 
 
-def revoke_runner_credentials_of(connection: sa.Connection, principal_id: str, now: datetime) -> None:
-    connection.execute(
-        runner_credentials.update()
-        .where(runner_credentials.c.principal_id == principal_id, runner_credentials.c.revoked_at.is_(None))
-        .values(revoked_at=timestamp(now))
-    )
-
-
 # --- login attempts ---
 
 
