@@ -29,10 +29,23 @@ from typing import Any
 from accountant.curve import MAX_AMOUNT, UNITS_PER_NAT
 from accountant.errors import InvalidBudgetError, InvalidVectorError
 from accountant.orders import DEFAULT_ORDERS, check_orders
+from accountant.relations import ADD_OR_REMOVE_ONE, RELATIONS
 from accountant.weights import choose_weights
 
-ADD_OR_REMOVE_ONE = "ADD_OR_REMOVE_ONE"
-RELATIONS = (ADD_OR_REMOVE_ONE,)  # what events of this release are accounted under
+__all__ = [
+    "ADD_OR_REMOVE_ONE",
+    "RELATIONS",
+    "Budget",
+    "Vector",
+    "add",
+    "admits",
+    "check_delta",
+    "check_epsilon",
+    "conversion_offsets",
+    "subtract",
+    "zero",
+]
+
 MIN_EPSILON = 1e-6
 MAX_EPSILON = 1e6
 

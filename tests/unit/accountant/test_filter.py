@@ -13,7 +13,7 @@ from mpmath import mpf
 from accountant.codec import canonical_bytes
 from accountant.curve import UNITS_PER_NAT, round_curve
 from accountant.errors import InvalidBudgetError, InvalidVectorError
-from accountant.filter import Budget, add, admits, subtract, zero
+from accountant.filter import RELATIONS, Budget, add, admits, subtract, zero
 from accountant.orders import DEFAULT_ORDERS
 
 ORDERS = (1.5, 2.0, 4.0, 16.0, 64.0)
@@ -147,7 +147,7 @@ def test_a_budget_survives_canonical_json_exactly(budget: Budget) -> None:
         {"orders": [1.5, 2.0, 4.0, 16.0, None]},
         {"weights": {"1.5": 1}},
         {"weights": [0.2, 0.2, 0.2, 0.2, "0.2"]},
-        {"relation": "REPLACE_ONE"},
+        {"relation": "REPLACE_TWO"},
         {"relation": None},
         {"epsilon": "8"},
         {"delta": None},
@@ -204,9 +204,18 @@ def test_a_budget_that_could_admit_nothing_is_refused_when_it_is_opened() -> Non
         Budget.open(0.001, 1e-10)
 
 
-def test_only_add_or_remove_one_is_accounted() -> None:
-    with pytest.raises(InvalidBudgetError):
-        Budget.open(8.0, 1e-6, relation="REPLACE_ONE")
+@pytest.mark.parametrize("relation", ["ADD_OR_REMOVE_ONE", "REPLACE_ONE", "REPLACE_SPECIAL"])
+def test_each_neighbouring_relation_may_be_a_budgets(relation: str) -> None:
+    assert relation in RELATIONS
+    assert relation == Budget.open(8.0, 1e-6, ORDERS, relation).relation
+
+
+@pytest.mark.parametrize("relation", ["replace_one", "", None, 1, ("REPLACE_ONE",)])
+def test_an_unknown_relation_is_refused(relation: Any) -> None:
+    with pytest.raises(InvalidBudgetError) as refused:
+        Budget.open(8.0, 1e-6, ORDERS, relation)
+
+    assert "relation" == refused.value.field
 
 
 def test_a_budget_cannot_be_changed() -> None:
