@@ -43,9 +43,10 @@ class Log:
             raise ValueError(f"unknown subjects {sorted(unknown)}")
         index, events, fencing = self._head
         named = {name: value for name, value in subjects.items() if value is not None}
-        body = chain.entry_body(index, kind, at, named, facts)
+        moment = timestamp(at)
+        body = chain.entry_body(index, kind, moment, named, facts)
         row: dict[str, Any] = {name: subjects.get(name) for name in _SUBJECTS}
-        row |= {"index": index, "kind": kind, "at": timestamp(at), "body": body, "leaf_hash": chain.leaf_hash(body)}
+        row |= {"index": index, "kind": kind, "at": moment, "body": body, "leaf_hash": chain.leaf_hash(body)}
         self._connection.execute(_INSERT_ENTRY, row)
         self._head = (index + 1, events, fencing)
         return _entry(row)

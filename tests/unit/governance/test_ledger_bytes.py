@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from governance.ledger import chain, vectors
 
-AT = datetime(2026, 1, 2, tzinfo=UTC)
+AT = "2026-01-02T00:00:00.000000Z"
 AMOUNTS = st.lists(st.integers(0, 2**127 - 1), max_size=40)
 
 
@@ -31,6 +30,12 @@ def test_the_leaf_hash_is_that_of_rfc_6962() -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="kind"):
         chain.entry_body(0, "gift", AT, {}, {})
+
+
+@pytest.mark.parametrize("at", ["2026-01-02T00:00:00Z", "2026-01-02T00:00:00.000000+01:00", "2026-01-02", ""])
+def test_a_time_of_another_form_is_refused(at: str) -> None:
+    with pytest.raises(ValueError, match="time"):
+        chain.entry_body(0, "debit", at, {}, {})
 
 
 @given(AMOUNTS)
