@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from runner.errors import GovernorRefusedError, GovernorUnreachableError, GrantRevokedError
-from runner.port import DebitAnswer, Grant, Heartbeat, RunResult
+from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, RunResult
 
 CALL_SECONDS: Final = 10.0
 PUBLISH_SECONDS: Final = 120.0
@@ -94,6 +94,10 @@ class HttpGovernor:
 
     def fail(self, grant_id: str, fencing_token: int, *, touched_data: bool) -> None:
         self._on_grant("fail", grant_id, fencing_token, touched_data=touched_data)
+
+    def report(self, reports: Sequence[GrantReport]) -> None:
+        body = [one.to_json() for one in reports]
+        self._request("report", "POST", "/v1/runner/reports", grant_id="", json=body, timeout=PUBLISH_SECONDS)
 
     def _on_grant(self, call: str, grant_id: str, fencing_token: int, **fields: Any) -> httpx.Response:
         path = f"/v1/runner/grants/{quote(grant_id, safe='')}/{call}"

@@ -5,6 +5,7 @@ Invariants
   its data.
 - Every call by a runner carries the grant's fencing token; a stale token is refused.
 - A debit comes before the rounds it pays for. ``DebitAnswer.permitted`` is true for exactly one caller, once.
+- What was stored by an earlier release is still read: a grant without ``joined`` has one version.
 
 This module does not: talk to a network, touch a file, know the database.
 """
@@ -12,7 +13,7 @@ This module does not: talk to a network, touch a file, know the database.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,14 +48,34 @@ class TrainParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinedData:
+    """One more version whose examples belong to the same run, joined by unit. As the fields of ``DataGrant``."""
+
+    version_handle: str
+    features: str
+    labels: str
+    max_examples_per_unit: int
+
+
+@dataclass(frozen=True, slots=True)
 class DataGrant:
-    """Handles, never paths. ``version_handle`` names an immutable dataset version under the data root."""
+    """Handles, never paths. ``version_handle`` names an immutable dataset version under the data root.
+
+    With ``joined``, a unit's examples are those of every version, in this order, each capped by its own
+    ``max_examples_per_unit``; a unit of only some of the versions is still one unit.
+    """
 
     version_handle: str
     features: str  # name of the asset (column group) that feeds the model
     labels: str
     max_examples_per_unit: int
     holdout_handle: str | None  # a version that its owner marked public; None: nothing is evaluated
+    joined: tuple[JoinedData, ...] = ()
+
+    @property
+    def version_handles(self) -> tuple[str, ...]:
+        """Every version that is trained on, in the grant's order."""
+        return (self.version_handle, *(one.version_handle for one in self.joined))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +90,11 @@ class Grant:
     data: DataGrant
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"port_version": PORT_VERSION}
+        document = dataclasses.asdict(self) | {"port_version": PORT_VERSION}
+        # Said only where there is something to say: runners of earlier releases know no such field.
+        if joined := document["data"].pop("joined"):
+            document["data"]["joined"] = list(joined)
+        return document
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Grant:
@@ -79,8 +104,30 @@ class Grant:
         if version != PORT_VERSION:
             raise ValueError(f"port version {version!r} is not {PORT_VERSION}: update runner and service together")
         fields["parameters"] = TrainParameters(**fields["parameters"])
-        fields["data"] = DataGrant(**fields["data"])
+        data = dict(fields["data"])
+        data["joined"] = tuple(JoinedData(**one) for one in data.get("joined", ()))
+        fields["data"] = DataGrant(**data)
         return Grant(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantReport:
+    """What one grant was permitted to run, from a runner's own journal: rounds [0, ``rounds_permitted``).
+
+    ``ended``: nothing of it is running, or will ever run, on this runner.
+    """
+
+    grant_id: str
+    run_id: str
+    fencing_token: int
+    version_handles: tuple[str, ...]
+    sampling_probability: float
+    noise_multiplier: float
+    rounds_permitted: int
+    ended: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"version_handles": list(self.version_handles)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +174,8 @@ class Governor(Protocol):
 
     def fail(self, grant_id: str, fencing_token: int, *, touched_data: bool) -> None:
         """``touched_data`` is False only if the job ended before it opened data: then undebited rounds are released."""
+
+    def report(self, reports: Sequence[GrantReport]) -> None:
+        """Everything that this runner ever was permitted to run, from its journal; the service keeps it for
+        reconciliation after a restore.
+        """

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from runner.port import DebitAnswer, Grant, Heartbeat, RunResult
+from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, RunResult
 from runner.worker import Worker, WorkerSettings
 from tests.integration.runner.made_data import HANDLE, HOLDOUT, classified_units, grant, parameters, write_version
 
@@ -48,6 +48,9 @@ class RecordingGovernor:
 
     def fail(self, grant_id: str, fencing_token: int, *, touched_data: bool) -> None:
         self.calls.append(("fail", touched_data))
+
+    def report(self, reports: Sequence[GrantReport]) -> None:
+        self.calls.append(("report", *reports))
 
     @property
     def outcome(self) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from runner.errors import GovernorRefusedError, GovernorUnreachableError, GrantRevokedError
-from runner.port import DebitAnswer, Grant, Heartbeat, RunResult
+from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, RunResult
 from runner.worker import Worker, WorkerSettings
 from tests.integration.runner.made_data import HOLDOUT, grant
 
@@ -77,6 +77,10 @@ class ScriptedGovernor:
     def fail(self, grant_id: str, fencing_token: int, *, touched_data: bool) -> None:
         self.calls.append(("fail", touched_data))
         self._answer("fail", None)
+
+    def report(self, reports: Sequence[GrantReport]) -> None:
+        self.calls.append(("report", *reports))
+        self._answer("report", None)
 
     def _answer(self, call: str, usual: object) -> Any:
         return self.answers[call]() if call in self.answers else usual
