@@ -3,8 +3,8 @@
 A weighted-union Rényi filter. Orders and weights w_α with Σ w_α ≤ 1 are fixed when the budget is opened; a
 candidate is admitted while some order has ``spent(α) + candidate(α) ≤ B(α) = ε − log(1 − 1/α) + log(δ w_α α)/(α −
 1)``. For one fixed order that is a valid filter under full adaptivity (Feldman and Zrnic 2021) with the conversion
-of Canonne, Kamath and Steinke (2020, proposition 12); the weights are the union bound over orders. docs/adr/0002
-has the proof and the choice of weights.
+of Canonne, Kamath and Steinke (2020, proposition 12); the weights are the union bound over orders.
+docs/privacy-proof.md states and proves it.
 
 Invariants
 - B(α) is rounded down, in integer arithmetic with error bounds, never by floats.
@@ -30,12 +30,13 @@ from accountant.curve import MAX_AMOUNT, UNITS_PER_NAT
 from accountant.errors import InvalidBudgetError, InvalidVectorError
 from accountant.orders import DEFAULT_ORDERS, check_orders
 from accountant.relations import ADD_OR_REMOVE_ONE, RELATIONS
-from accountant.weights import choose_weights
+from accountant.weights import PlannedUse, choose_weights
 
 __all__ = [
     "ADD_OR_REMOVE_ONE",
     "RELATIONS",
     "Budget",
+    "PlannedUse",
     "Vector",
     "add",
     "admits",
@@ -85,12 +86,17 @@ class Budget:
 
     @staticmethod
     def open(
-        epsilon: float, delta: float, orders: tuple[float, ...] = DEFAULT_ORDERS, relation: str = ADD_OR_REMOVE_ONE
+        epsilon: float,
+        delta: float,
+        orders: tuple[float, ...] = DEFAULT_ORDERS,
+        relation: str = ADD_OR_REMOVE_ONE,
+        planned_use: PlannedUse | None = None,
     ) -> Budget:
-        """A new budget, with weights chosen for Gaussian-like use (``weights`` says how). Raises
-        ``InvalidBudgetError``."""
+        """A new budget, with weights chosen for the planned use, or else for Gaussian-like use (``weights`` says how).
+        The plan is not kept: it binds nobody. Raises ``InvalidBudgetError``."""
         epsilon, delta = check_epsilon(epsilon), check_delta(delta)
-        return Budget(epsilon, delta, orders, choose_weights(epsilon, delta, check_orders(orders)), relation)
+        weights = choose_weights(epsilon, delta, check_orders(orders), planned_use, relation)
+        return Budget(epsilon, delta, orders, weights, relation)
 
     def to_document(self) -> dict[str, Any]:
         """A JSON document; ``from_document`` gives back an equal budget."""
