@@ -17,6 +17,7 @@ BENCHMARKS = {
     "admission": "one decision through REST, durable, against a raw query of the policy engine",
     "history": "admission with 10,000 past runs against 10",
     "clamp": "solve time of a clamp against dp_accounting's calibration",
+    "weights": "rounds that the filter's weights cost, against the single best order with all of δ",
     "governed": "governed training against a plain tff.learning script",
 }
 
