@@ -1,16 +1,23 @@
 """``python -m runner``: the worker, configured by its environment. Ends cleanly on SIGTERM and SIGINT.
 
+``python -m runner report --out FILE`` writes what the worker's journal holds, for a reconciliation by hand: the same
+JSON list that the worker posts when it finds the ledger closed. It may run while the worker does.
+
 PYSYTFF_API_URL                 where the service is, such as http://127.0.0.1:8081
 PYSYTFF_RUNNER_CREDENTIAL_FILE  a file with the runner's credential, readable by its owner only
 PYSYTFF_DATA_ROOT               where dataset versions are
 PYSYTFF_SCRATCH_DIR             where jobs write; made if missing
+PYSYTFF_JOURNAL_DIR             where the worker keeps what it was permitted to run, for ever; made if missing (default:
+                                "journal" beside the scratch directory). Back it up apart from the database.
 PYSYTFF_JOB_SECONDS             the longest that one job may take (default: a day)
 PYSYTFF_RUNNER_PLAIN_HTTP       "1": the service is reached over plain HTTP on a network that is the operator's alone
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -23,8 +30,9 @@ from typing import TextIO, cast
 
 import structlog
 
-from runner.errors import GovernorRefusedError
+from runner.errors import GovernorRefusedError, JournalError
 from runner.http import HttpGovernor
+from runner.journal import read_reports
 from runner.worker import Worker, WorkerSettings
 
 
@@ -60,7 +68,7 @@ def read_settings(environment: Mapping[str, str]) -> RunnerSettings:
         api_url=_needed(environment, "PYSYTFF_API_URL"),
         credential=_read_credential(Path(_needed(environment, "PYSYTFF_RUNNER_CREDENTIAL_FILE"))),
         plain_http=environment.get("PYSYTFF_RUNNER_PLAIN_HTTP") == "1",
-        worker=WorkerSettings(data_root=data_root, scratch=scratch, job_seconds=seconds),
+        worker=WorkerSettings(data_root=data_root, scratch=scratch, job_seconds=seconds, journal=_journal(environment)),
     )
 
 
@@ -79,7 +87,34 @@ class _Forgiving:
             self._stream.flush()
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m runner", description="The worker; settings are its environment.")
+    commands = parser.add_subparsers(dest="command")
+    report = commands.add_parser("report", help="write what the journal holds, for a reconciliation by hand")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to; it is never overwritten")
+    options = parser.parse_args(arguments)
+    return _report(options.out) if options.command == "report" else _work()
+
+
+def _report(out: Path) -> int:
+    try:
+        settings = WorkerSettings(
+            data_root=Path(),
+            scratch=Path(_needed(os.environ, "PYSYTFF_SCRATCH_DIR")).absolute(),
+            journal=_journal(os.environ),
+        )
+        reports = [one.to_json() for one in read_reports(settings.journal_directory)]
+        with out.open("x", encoding="utf-8") as file:
+            json.dump(reports, file, indent=1, allow_nan=False)
+            file.write("\n")
+    except (SettingsError, JournalError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(reports)} grants: {out}")
+    return 0
+
+
+def _work() -> int:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -97,8 +132,13 @@ def main() -> int:
     except (SettingsError, ValueError) as error:
         log.error("settings", why=str(error))
         return 2
-    with governor:
-        worker = Worker(governor, settings.worker)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(governor)
+        try:
+            worker = stack.enter_context(Worker(governor, settings.worker))
+        except (JournalError, OSError) as error:
+            log.error("journal", why=str(error))
+            return 4
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         log.info("runner_started", api_url=settings.api_url)
@@ -109,6 +149,11 @@ def main() -> int:
             return 3
     log.info("runner_stopped")
     return 0
+
+
+def _journal(environment: Mapping[str, str]) -> Path | None:
+    directory = environment.get("PYSYTFF_JOURNAL_DIR", "")
+    return Path(directory).absolute() if directory else None
 
 
 def _needed(environment: Mapping[str, str], name: str) -> str:

@@ -8,6 +8,8 @@ Invariants
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class RunnerError(Exception):
     """The base of everything that this package raises on purpose."""
@@ -38,6 +40,27 @@ class GovernorRefusedError(RunnerError):
         self.call = call
         self.status = status
         self.code = code
+
+
+class LedgerClosedError(GovernorUnreachableError):
+    """The ledger was restored and admits nothing until it is reconciled: it needs what this runner's journal holds."""
+
+
+class GrantReplayedError(RunnerError):
+    """The service handed out a grant that this runner had before. Its rounds may have run, so none runs again."""
+
+    def __init__(self, grant_id: str) -> None:
+        super().__init__(f"grant {grant_id} was claimed before")
+        self.grant_id = grant_id
+
+
+class JournalError(RunnerError):
+    """The journal of permitted rounds cannot be relied on, so nothing may run."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
 
 
 class DebitRefusedError(RunnerError):

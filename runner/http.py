@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from runner.errors import GovernorRefusedError, GovernorUnreachableError, GrantRevokedError
+from runner.errors import GovernorRefusedError, GovernorUnreachableError, GrantRevokedError, LedgerClosedError
 from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, RunResult
 
 CALL_SECONDS: Final = 10.0
@@ -114,6 +114,8 @@ class HttpGovernor:
         code = _problem_code(response)
         if status == 409 and code == "grant_revoked":
             raise GrantRevokedError(grant_id)
+        if status == 503 and code == "ledger_closed":
+            raise LedgerClosedError(call, code)
         if status >= 500 or status == 429:
             raise GovernorUnreachableError(call, f"status {status}")
         raise GovernorRefusedError(call, status, code)

@@ -66,7 +66,8 @@ def settings(tmp_path: Path) -> WorkerSettings:
 
 
 def _run(settings: WorkerSettings, granted: Grant, governor: RecordingGovernor) -> RecordingGovernor:
-    Worker(governor, settings).run_grant(granted)
+    with Worker(governor, settings) as worker:
+        worker.run_grant(granted)
     return governor
 
 

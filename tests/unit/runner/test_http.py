@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from runner.errors import GovernorRefusedError, GovernorUnreachableError, GrantRevokedError
+from runner.errors import GovernorRefusedError, GovernorUnreachableError, GrantRevokedError, LedgerClosedError
 from runner.http import HttpGovernor
-from runner.port import DebitAnswer, Heartbeat, RunResult
+from runner.port import DebitAnswer, GrantReport, Heartbeat, RunResult
 from tests.integration.runner.made_data import grant
 
 RESULT = RunResult(b"\x00weights\xff", 4, {"holdout_loss": 0.5}, "chacha20", "pysytff-server 0.1.0")
+REPORT = GrantReport("gra_1", "run_1", 7, ("ver_1", "ver_2"), 0.5, 1.0, rounds_permitted=2, ended=True)
 Call = Callable[[HttpGovernor], object]
 CALLS: list[Call] = [
     lambda governor: governor.claim(),
@@ -24,6 +25,7 @@ CALLS: list[Call] = [
     lambda governor: governor.progress("gra_1", 7, 2),
     lambda governor: governor.publish("gra_1", 7, RESULT),
     lambda governor: governor.fail("gra_1", 7, touched_data=True),
+    lambda governor: governor.report([REPORT]),
 ]
 
 
@@ -116,6 +118,26 @@ def test_a_result_travels_as_bytes_with_its_description_in_headers(service: Serv
         "runner_version": "pysytff-server 0.1.0",
     }
     assert about == json.loads(headers["Result-Meta"])
+
+
+def test_a_report_travels_whole(service: Service, governor: HttpGovernor) -> None:
+    service.answers(204)
+    governor.report([REPORT, REPORT])
+    method, path, _, body = service.requests[0]
+    assert ("POST", "/v1/runner/reports", [REPORT.to_json()] * 2) == (method, path, json.loads(body))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_closed_ledger_is_told_from_a_service_in_trouble(
+    service: Service, governor: HttpGovernor, call: Call
+) -> None:
+    service.answers(503, {"code": "ledger_closed", "status": 503})
+    with pytest.raises(LedgerClosedError):
+        call(governor)
+    service.answers(503, {"code": "unavailable", "status": 503})
+    with pytest.raises(GovernorUnreachableError) as trouble:
+        call(governor)
+    assert not isinstance(trouble.value, LedgerClosedError)
 
 
 @pytest.mark.parametrize("call", CALLS[1:])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from runner.__main__ import SettingsError, read_settings
+from runner.__main__ import SettingsError, main, read_settings
+from runner.journal import Journal
+from tests.integration.runner.made_data import grant
 
 
 @pytest.fixture
@@ -60,3 +65,37 @@ def test_a_data_root_or_credential_that_is_not_there_is_named(environment: dict[
     for name in ("PYSYTFF_DATA_ROOT", "PYSYTFF_RUNNER_CREDENTIAL_FILE"):
         with pytest.raises(SettingsError, match=name):
             read_settings(environment | {name: "/nowhere"})
+
+
+def test_the_journal_is_beside_the_scratch_directory_unless_it_is_said_where(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    assert tmp_path / "journal" == read_settings(environment).worker.journal_directory
+    elsewhere = environment | {"PYSYTFF_JOURNAL_DIR": str(tmp_path / "kept")}
+    assert tmp_path / "kept" == read_settings(elsewhere).worker.journal_directory
+
+
+def test_a_report_is_what_the_worker_would_post_and_is_never_written_over(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "report.json"
+    assert 2 == main(["report", "--out", str(out)])
+    assert "journal.jsonl: cannot be read" in capsys.readouterr().err
+    journal = Journal(tmp_path / "journal")  # and it stays open, as a worker's
+    journal.claimed(grant())
+    journal.permitted("gra_1", 0, 2)
+    assert 0 == main(["report", "--out", str(out)])
+    assert [one.to_json() for one in journal.reports()] == json.loads(out.read_text())
+    assert 2 == main(["report", "--out", str(out)])
+
+
+def test_a_second_worker_on_one_journal_says_so_and_ends(environment: dict[str, str], tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    second = subprocess.run(
+        [sys.executable, "-m", "runner"], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    journal.close()
+    assert 4 == second.returncode
+    assert "another worker has it" in json.loads(second.stderr)["why"]

@@ -15,11 +15,19 @@ from typing import Any
 
 import pytest
 
-from runner.errors import GovernorRefusedError, GovernorUnreachableError, GrantRevokedError
-from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, RunResult
+from runner.errors import (
+    GovernorRefusedError,
+    GovernorUnreachableError,
+    GrantRevokedError,
+    JournalError,
+    LedgerClosedError,
+)
+from runner.journal import read_reports
+from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, JoinedData, RunResult
 from runner.worker import Worker, WorkerSettings
-from tests.integration.runner.made_data import HOLDOUT, grant
+from tests.integration.runner.made_data import HANDLE, HOLDOUT, grant
 
+OTHER = "ver_" + "2" * 24
 # What every scripted job begins with: the port, without anything else of the real job.
 PRELUDE = """
 import os, sys, time
@@ -97,7 +105,8 @@ def worker(governor: ScriptedGovernor, settings: WorkerSettings, script: str) ->
 
 
 def run(governor: ScriptedGovernor, settings: WorkerSettings, script: str, **changes: Any) -> ScriptedGovernor:
-    worker(governor, settings, script).run_grant(grant(**changes))
+    with worker(governor, settings, script) as made:
+        made.run_grant(grant(**changes))
     # Whatever happened: no scratch is left, and only logs stay.
     assert ["logs"] == [path.name for path in settings.scratch.iterdir()]
     return governor
@@ -238,7 +247,7 @@ def test_an_outage_of_the_display_does_not_end_a_run(settings: WorkerSettings) -
 def test_a_failure_that_cannot_be_reported_is_left_to_the_lease(
     settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.worker.REPORT_SECONDS", 0.7)
+    monkeypatch.setattr("runner.grant_run.REPORT_SECONDS", 0.7)
     governor = ScriptedGovernor(fail=raising(GovernorUnreachableError("fail", "ConnectError")))
     assert ("fail", False) == run(governor, settings, "pipe.send('failed')").calls[-1]
 
@@ -272,19 +281,20 @@ fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/
 seen = dict(start=start, environment=dict(os.environ), fds=fds, session=os.getsid(0) == os.getpid())
 json.dump(seen, open({str(tmp_path / "seen")!r}, "w"))
 """
-    handle = replace(grant().data, holdout_handle=HOLDOUT)
+    handle = replace(grant().data, holdout_handle=HOLDOUT, joined=(JoinedData(OTHER, "x", "y", 9),))
     run(ScriptedGovernor(), settings, script, data=handle)
     seen = json.loads((tmp_path / "seen").read_text())
     assert grant(data=handle).to_json() == seen["start"]["grant"]
     assert str(settings.data_root / "datasets" / HOLDOUT) == seen["start"]["holdout"]
-    assert {"type", "grant", "training", "holdout", "scratch"} == set(seen["start"])
+    assert [str(settings.data_root / "datasets" / OTHER)] == seen["start"]["joined"]
+    assert {"type", "grant", "training", "joined", "holdout", "scratch"} == set(seen["start"])
     assert not [name for name in seen["environment"] if name.startswith("PYSYTFF_")]
     assert 5 == len(seen["fds"])  # stdin, two for the log, the two pipes
     assert seen["session"]
 
 
 def test_old_logs_make_room_for_new_ones(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.worker.KEPT_LOGS", 3)
+    monkeypatch.setattr("runner.grant_run.KEPT_LOGS", 3)
     for number in range(5):
         run(ScriptedGovernor(), settings, "print('hello', flush=True)", grant_id=f"gra_{number}")
     logs = sorted((settings.scratch / "logs").iterdir())
@@ -308,7 +318,8 @@ def test_the_worker_claims_one_grant_after_another_and_outlives_outages(settings
     def finished() -> None:
         made.stop()
 
-    made.run()
+    with made:
+        made.run()
     assert 2 == governor.calls.count(("publish", 4))
 
 
@@ -329,6 +340,165 @@ def test_stopping_the_worker_kills_its_job_and_reports_it(settings: WorkerSettin
     made.append(worker(governor, settings, "debit(0, 2); time.sleep(600)"))
     made[0].run_grant(grant())
     assert ("fail", True) == governor.calls[-1]
+
+
+# --- the journal ---
+
+# A job that leaves a file for each batch of rounds that it was allowed to run.
+RUNS = """
+import pathlib
+for first in (0, 2):
+    if not debit(first, 2):
+        pipe.send("failed")
+        sys.exit(1)
+    pathlib.Path({directory!r}, f"ran_{{first}}").touch()
+    for done in (first + 1, first + 2):
+        pipe.send("progress", rounds_done=done)
+finish()
+"""
+
+
+def runs(directory: Path) -> str:
+    directory.mkdir(exist_ok=True)
+    return RUNS.format(directory=str(directory))
+
+
+def ran(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def permitted(settings: WorkerSettings) -> list[tuple[int, bool]]:
+    return [(one.rounds_permitted, one.ended) for one in read_reports(settings.journal_directory)]
+
+
+def test_a_permission_is_in_the_journal_before_the_job_hears_of_it(settings: WorkerSettings, tmp_path: Path) -> None:
+    script = f"""
+import shutil
+for first in (0, 2):
+    debit(first, 2)
+    shutil.copy({str(settings.journal_directory / "journal.jsonl")!r}, {str(tmp_path)!r} + f"/heard_{{first}}")
+    for done in (first + 1, first + 2):
+        pipe.send("progress", rounds_done=done)
+finish()
+"""
+    run(ScriptedGovernor(), settings, script)
+    for first in (0, 2):
+        heard = [json.loads(line) for line in (tmp_path / f"heard_{first}").read_text().splitlines()]
+        assert ("permitted", first, 2) == (heard[-1]["kind"], heard[-1]["first_round"], heard[-1]["rounds"])
+    assert [(4, True)] == permitted(settings)
+
+
+def test_rounds_whose_debit_is_not_permitted_never_run(settings: WorkerSettings, tmp_path: Path) -> None:
+    answers = iter([DebitAnswer(True, 2), DebitAnswer(False, 4)])
+    run(ScriptedGovernor(debit=lambda: next(answers)), settings, runs(tmp_path / "ran"))
+    assert ["ran_0"] == ran(tmp_path / "ran")
+    assert [(2, True)] == permitted(settings)
+
+
+def test_rounds_whose_permission_was_lost_on_the_way_never_run(settings: WorkerSettings, tmp_path: Path) -> None:
+    lost = raising(GovernorUnreachableError("debit", "ReadTimeout"))  # after the service committed it
+    answers: Iterator[Callable[[], Any]] = iter([lambda: DebitAnswer(True, 2), lost, lambda: DebitAnswer(False, 4)])
+    governor = run(ScriptedGovernor(debit=lambda: next(answers)()), settings, runs(tmp_path / "ran"))
+    assert ["ran_0"] == ran(tmp_path / "ran")
+    assert ("fail", True) == governor.calls[-1]
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_permission_that_cannot_be_written_down_lets_nothing_run(
+    settings: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    real, calls = os.fsync, iter(range(100))
+
+    def fsync(fd: int) -> None:
+        if next(calls) >= failing_from:
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    with worker(ScriptedGovernor(), settings, runs(tmp_path / "ran")) as made:
+        failing_from = 1 + kept // 2  # after "claimed", and each batch of two rounds
+        monkeypatch.setattr(os, "fsync", fsync)
+        governor = made._governor
+        made.run_grant(grant())
+    assert isinstance(governor, ScriptedGovernor)
+    assert ("fail", True) == governor.calls[-1]
+    assert governor.result is None
+    assert (["ran_0"] if kept else []) == ran(tmp_path / "ran")
+
+
+def test_a_grant_that_comes_a_second_time_does_not_run(settings: WorkerSettings, tmp_path: Path) -> None:
+    run(ScriptedGovernor(), settings, "train(); finish()")
+    governor = run(ScriptedGovernor(), settings, runs(tmp_path / "ran"))  # also by another worker, later
+    assert [("fail", True)] == governor.calls
+    assert [] == ran(tmp_path / "ran")
+
+
+def test_nothing_is_claimed_while_the_journal_cannot_be_written(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grants = iter([grant(grant_id="gra_1"), grant(grant_id="gra_2")])
+
+    def claim() -> Grant | None:
+        if (granted := next(grants, None)) is None:
+            made.stop()
+        return granted
+
+    governor = ScriptedGovernor(claim=claim)
+    made = worker(governor, settings, "train(); finish()")
+
+    def disk_full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    truncate, tries = os.ftruncate, iter(range(100))
+
+    def still_full(fd: int, size: int) -> None:
+        if next(tries) < 2:
+            raise OSError(28, "No space left on device")
+        monkeypatch.undo()
+        truncate(fd, size)
+
+    monkeypatch.setattr(os, "pwrite", disk_full)
+    monkeypatch.setattr(os, "ftruncate", still_full)
+    with made:
+        made.run()
+    assert [("fail", False), ("debit", 0, 2)] == governor.calls[:2]  # gra_1 before anything ran, then gra_2
+    assert ("publish", 4) == governor.calls[-1]
+
+
+def test_a_second_worker_on_the_same_journal_or_scratch_refuses_to_start(
+    settings: WorkerSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with worker(ScriptedGovernor(), settings, ""):
+        for clash in (
+            replace(settings, scratch=tmp_path / "elsewhere"),
+            replace(settings, journal=tmp_path / "elsewhere"),
+        ):
+            with pytest.raises(JournalError, match="another worker"):
+                worker(ScriptedGovernor(), clash, "")
+    worker(ScriptedGovernor(), settings, "").close()  # once it has ended
+
+
+def test_what_a_killed_worker_left_of_its_jobs_is_removed_at_the_next_start(settings: WorkerSettings) -> None:
+    (settings.scratch / "job_left" / "joined").mkdir(parents=True)
+    (settings.scratch / "logs").mkdir()
+    worker(ScriptedGovernor(), settings, "").close()
+    assert ["logs"] == [path.name for path in settings.scratch.iterdir()]
+
+
+def test_a_closed_ledger_gets_everything_that_was_permitted_and_is_asked_again(settings: WorkerSettings) -> None:
+    run(ScriptedGovernor(), settings, "train(); finish()")
+    closed = raising(LedgerClosedError("claim", "ledger_closed"))
+    claims = iter([closed, closed, closed, lambda: grant(grant_id="gra_2"), closed])
+    reports = iter([raising(GovernorUnreachableError("report", "ReadTimeout"))])
+    governor = ScriptedGovernor(claim=lambda: next(claims, made.stop)(), report=lambda: next(reports, lambda: None)())
+    made = worker(governor, replace(settings, closed_poll_seconds=0.01), "train(); finish()")
+    with made:
+        made.run()
+    said = [call for call in governor.calls if call[0] in ("report", "publish")]
+    first = GrantReport("gra_1", "run_1", 7, (HANDLE,), 0.5, 1.0, rounds_permitted=4, ended=True)
+    second = replace(first, grant_id="gra_2")
+    # Delivered at the second try, not again while it stays closed, and once more when it closes again.
+    assert [("report", first), ("report", first), ("publish", 4), ("report", first, second)] == said
 
 
 def test_a_terminated_runner_process_ends_cleanly(tmp_path: Path) -> None:
