@@ -7,6 +7,7 @@ Invariants
 - Everything about the data is declared, nothing inferred: an asset has a dtype, a shape and, if its owner says so, a
   range, and rows that break the declaration refuse the whole source.
 - Rows without a unit are refused. A unit keeps its first ``max_examples_per_unit`` rows, in the source's order.
+  Who is one unit, and its key across versions, is ``unit_keys.py``'s.
 - Units are put in an order that says nothing: shuffled by a secret key, so that no position tells who somebody is.
 - A version appears whole or not at all: written beside its place, synced, renamed. Its handle is random, no digest
   of content.
@@ -38,9 +39,11 @@ import numpy.typing as npt
 
 from runner.errors import IngestError
 from runner.silos import ASSET_NAME, DTYPES, SCHEMA
+from runner.unit_keys import KEYS_FILE, Keys, UnitKeys, plain_values, write_keys
 
 BATCH_ROWS: Final = 2**16
 MAX_RANK: Final = 4
+RESERVED: Final = ("offsets", KEYS_FILE.removesuffix(".npy"))  # files of the layout itself
 _NO_UNIT: Final = -1
 
 AnyArray = npt.NDArray[Any]
@@ -72,8 +75,8 @@ class AssetSpec:
             raise IngestError(f"unknown keys in an asset: {', '.join(sorted(map(str, unknown)))}")
         name, dtype = document.get("name"), document.get("dtype")
         shape, columns = document.get("shape", []), document.get("columns", [])
-        if not isinstance(name, str) or not ASSET_NAME.fullmatch(name) or name == "offsets":
-            raise IngestError(f"an asset's name must match {ASSET_NAME.pattern} and not be 'offsets'")
+        if not isinstance(name, str) or not ASSET_NAME.fullmatch(name) or name in RESERVED:
+            raise IngestError(f"an asset's name must match {ASSET_NAME.pattern} and not be {' or '.join(RESERVED)}")
         if dtype not in DTYPES:
             raise IngestError(f"asset {name!r}: dtype must be one of {', '.join(DTYPES)}")
         if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(type(n) is int and n > 0 for n in shape):
@@ -229,14 +232,19 @@ def ingest(
         raise IngestError("declare at least one asset, each with a name of its own")
     if max_examples_per_unit is not None and max_examples_per_unit < 1:
         raise IngestError("a unit must be allowed at least one example")
-    offsets, places = _places(source, assets, unit_column, max_examples_per_unit)
+    units = _units(source, unit_column or assets[0].sources[0], public=unit_column is None)
     handle = f"ver_{secrets.token_hex(12)}"
     versions = data_root / "datasets"
     versions.mkdir(mode=0o750, parents=True, exist_ok=True)
+    if unit_column is None:
+        layout = _Layout(np.arange(len(units) + 1, dtype=np.int64), np.arange(len(units), dtype=np.int64))
+    else:
+        layout = _grouped(units, UnitKeys.of(data_root), max_examples_per_unit)
+    del units
     unfinished = versions / f".{handle}"
     unfinished.mkdir(mode=0o750)
     try:
-        _write(unfinished, source, assets, offsets, places, public=unit_column is None)
+        _write(unfinished, source, assets, layout)
         _sync(unfinished)
         unfinished.rename(versions / handle)
         _sync_directory(versions)
@@ -246,62 +254,57 @@ def ingest(
     return handle
 
 
-def _places(
-    source: Source, assets: Sequence[AssetSpec], unit_column: str | None, cap: int | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """First pass. offsets [units + 1]; places [rows]: where each row goes, or -1 where the cap drops it."""
-    column = unit_column or assets[0].sources[0]
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """offsets [units + 1]; places [rows]: where each row goes, or -1 where the cap drops it. ``keys``: None for
+    public data.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+    keys: Keys | None = None
+    key_id: str | None = None
+
+
+def _units(source: Source, column: str, *, public: bool) -> AnyArray:
+    """First pass: one value for each row."""
     parts = [batch[column] for batch in source.columns([column])]
-    rows = sum(map(len, parts))
-    if not rows:
+    if not sum(map(len, parts)):
         raise IngestError("the source has no rows")
-    if unit_column is None:
-        return np.arange(rows + 1, dtype=np.int64), np.arange(rows, dtype=np.int64)
-    units = np.concatenate([_unit_values(unit_column, part) for part in parts])
-    _, codes = np.unique(units, return_inverse=True)
-    count = int(codes.max()) + 1
-    # np.unique sorts by name; a secret shuffle makes positions meaningless.
-    secret = np.random.Generator(np.random.PCG64(secrets.randbits(128)))
-    codes = secret.permutation(count)[codes]
+    # Of public data, only how many rows there are is read here.
+    return np.concatenate([np.zeros(len(part), np.bool_) if public else plain_values(column, part) for part in parts])
+
+
+def _grouped(units: AnyArray, secret: UnitKeys, cap: int | None) -> _Layout:
+    values, codes = np.unique(units, return_inverse=True)
+    keys, of_value = np.unique(secret.keys(values), return_inverse=True)  # two spellings may be one unit
+    count, rows = len(keys), len(units)
+    # np.unique sorts; a secret shuffle makes positions meaningless.
+    places = np.random.Generator(np.random.PCG64(secrets.randbits(128))).permutation(count)
+    codes = places[of_value[codes]]
+    shuffled = np.empty_like(keys)
+    shuffled[places] = keys
     by_unit = np.argsort(codes, kind="stable")
     sizes = np.bincount(codes, minlength=count)
     rank = np.empty(rows, dtype=np.int64)  # of a row among its unit's
     rank[by_unit] = np.arange(rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = sizes if cap is None else np.minimum(sizes, cap)
     offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-    return offsets, np.where(rank < kept[codes], offsets[codes] + rank, _NO_UNIT)
-
-
-def _unit_values(column: str, values: AnyArray) -> AnyArray:
-    """Refuses rows without a unit: NaN, NaT, an empty or blank string."""
-    if values.ndim != 1:
-        raise IngestError("must hold one unit for each row", column=column)
-    if values.dtype.kind == "f":
-        missing = np.isnan(values)
-    elif values.dtype.kind in "OUS":
-        values = values.astype(str)
-        missing = np.char.strip(values) == ""
-    elif values.dtype.kind in "iu":
-        return values
-    else:
-        raise IngestError("must hold integers or text", column=column)
-    if missing.any():
-        raise IngestError("has rows without a unit, which nobody could protect", column=column, rows=int(missing.sum()))
-    return values
+    return _Layout(offsets, np.where(rank < kept[codes], offsets[codes] + rank, _NO_UNIT), shuffled, secret.key_id)
 
 
 def _write(
     directory: Path,
     source: Source,
     assets: Sequence[AssetSpec],
-    offsets: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
-    *,
-    public: bool,
+    layout: _Layout,
 ) -> None:
     """Second pass."""
+    offsets, places = layout.offsets, layout.places
     examples = int(offsets[-1])
     np.save(directory / "offsets.npy", offsets)
+    if layout.keys is not None:
+        write_keys(directory, layout.keys)
     for asset in assets:
         shape = (examples, *asset.shape)
         path = directory / f"{asset.name}.npy"
@@ -322,8 +325,10 @@ def _write(
         "assets": [{"name": asset.name, "dtype": asset.dtype, "shape": list(asset.shape)} for asset in assets],
         "units": len(offsets) - 1,
         "examples": examples,
-        "public": public,
+        "public": layout.keys is None,
     }
+    if layout.key_id is not None:
+        manifest["unit_key_id"] = layout.key_id
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 

@@ -1,8 +1,8 @@
 """Privacy units as virtual silos: reads a dataset version, draws the pool and the Poisson cohorts.
 
 Layout of a version, ``<data root>/datasets/<version handle>/``: ``manifest.json``; ``offsets.npy`` (int64, one more
-than there are units, so that unit u owns the examples [offsets[u], offsets[u + 1])); and one ``<asset>.npy`` for
-each asset.
+than there are units, so that unit u owns the examples [offsets[u], offsets[u + 1])); one ``<asset>.npy`` for each
+asset; and, since units can be joined over versions, ``unit_keys.npy`` (``unit_keys.py``).
 
 Invariants
 - Every unit enters the pool independently with ``pool_probability``, once; every unit of the pool enters a round
@@ -52,15 +52,16 @@ class Declared:
     """What a version's owner declared about the two assets of a run: nothing that depends on anybody's data."""
 
     feature_shape: tuple[int, ...]
+    feature_dtype: np.dtype[Any]
     label_shape: tuple[int, ...]
     label_dtype: np.dtype[Any]
 
 
 def read_declared(directory: Path, features: str, labels: str) -> Declared:
     """Reads the manifest's declarations and opens nothing else."""
-    manifest = _manifest(directory)
+    manifest = read_manifest(directory)
     about, target = _declaration(directory, manifest, features), _declaration(directory, manifest, labels)
-    return Declared(tuple(about["shape"]), tuple(target["shape"]), np.dtype(target["dtype"]))
+    return Declared(tuple(about["shape"]), np.dtype(about["dtype"]), tuple(target["shape"]), np.dtype(target["dtype"]))
 
 
 def require_public(directory: Path) -> None:
@@ -68,13 +69,13 @@ def require_public(directory: Path) -> None:
 
     What is computed on a hold-out is published without noise, so a private version named as one must never be read.
     """
-    if _manifest(directory).get("public") is not True:
+    if read_manifest(directory).get("public") is not True:
         raise DataLayoutError(directory.name, "it is not public data, so nothing is evaluated on it")
 
 
 def require_private(directory: Path) -> None:
     """Raises ``DataLayoutError`` for a version laid out as public: there each row is a unit, not each person."""
-    if _manifest(directory).get("public") is not False:
+    if read_manifest(directory).get("public") is not False:
         raise DataLayoutError(directory.name, "it was laid out as public data, without privacy units")
 
 
@@ -98,7 +99,7 @@ class Silos:
 
     def __init__(self, directory: Path, features: str, labels: str, max_examples_per_unit: int | None = None) -> None:
         self._handle = directory.name
-        manifest = _manifest(directory)
+        manifest = read_manifest(directory)
         self._offsets = self._load(directory, "offsets")
         self._check_offsets(manifest)
         self._features = self._asset(directory, manifest, features)
@@ -162,7 +163,8 @@ class Silos:
         return array
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Raises ``DataLayoutError`` unless it is one of this layout."""
     try:
         manifest = json.loads((directory / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
