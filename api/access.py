@@ -51,6 +51,7 @@ ACCESS: Mapping[tuple[str, str], Access] = {
     ("GET", "/v1/runs"): PEOPLE,
     ("GET", "/v1/runs/{run_id}"): PEOPLE,
     ("POST", "/v1/runs/{run_id}:cancel"): RESEARCHER | OWNER | ADMIN,
+    ("POST", "/v1/runs/{run_id}:resolve"): ADMIN,
     ("GET", "/v1/runs/{run_id}/events"): PEOPLE,
     ("GET", "/v1/runs/{run_id}/result"): PEOPLE,
     ("GET", "/v1/runs/{run_id}/weights"): PEOPLE,

@@ -128,11 +128,19 @@ class PopulationsOut(Answer):
     items: list[PopulationOut]
 
 
+class ScheduleOut(Answer):
+    starts_at: datetime
+    initial_epsilon: float
+    step_epsilon: float
+    period_days: int
+
+
 class QuotaOut(Answer):
     population_id: str
     scope: str
     scope_id: str
     epsilon: float
+    schedule: ScheduleOut | None = None
 
 
 class QuotasOut(Answer):
@@ -319,6 +327,8 @@ class BudgetReadingOut(Answer):
     committed_epsilon: float
     accountant: str
     as_of_entry: int
+    unlocked_epsilon: float | None = None
+    next_unlock_at: datetime | None = None
 
 
 class BudgetOut(Answer):

@@ -38,6 +38,7 @@ STATUS: Mapping[type[errors.GovernanceError], int] = {
     errors.PolicyEngineError: 503,
     errors.FencingError: 409,
     errors.StorageError: 503,
+    errors.LedgerClosedError: 503,
     errors.AuthenticationError: 401,
     errors.ThrottledError: 429,
 }

@@ -14,9 +14,11 @@ import hashlib
 from typing import Annotated, Any, Literal, Self
 
 import rfc8785
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from governance.model import Asset, OnExceed, Role, TrainRequest
+from accountant.weights import PlannedUse
+from governance.evidence import Evidence
+from governance.model import Asset, OnExceed, Role, Schedule, TrainRequest
 from governance.policy.wire import is_plain_text
 
 LARGEST_COUNT = 10**10  # of people; far below 2^53
@@ -101,6 +103,14 @@ class MemberIn(Body):
     principal_id: Id
 
 
+class PlannedUseIn(Body):
+    sampling_probability: Annotated[Finite, Field(gt=0, le=1, description="clients per round over declared size")]
+    noise_multiplier: Annotated[Finite, Field(ge=0.1, le=1e4)]
+
+    def to_domain(self) -> PlannedUse:
+        return PlannedUse(self.sampling_probability, self.noise_multiplier)
+
+
 class PopulationIn(Body):
     name: Name
     declared_size: Annotated[
@@ -109,12 +119,35 @@ class PopulationIn(Body):
     ]
     epsilon: Annotated[Finite, Field(gt=0, le=1000, description="the lifetime guarantee; it never changes")]
     delta: Annotated[Finite, Field(gt=0, lt=1, description="well below 1/declared_size")]
+    relation: Annotated[
+        Literal["ADD_OR_REMOVE_ONE", "REPLACE_ONE", "REPLACE_SPECIAL"],
+        Field(description="neighbouring relation of everything that is ever charged; it never changes"),
+    ] = "ADD_OR_REMOVE_ONE"
+    planned_use: Annotated[
+        PlannedUseIn | None, Field(description="the rounds that you expect; the filter's weights are chosen for them")
+    ] = None
+
+
+class ScheduleIn(Body):
+    """Unlocks a quota gradually; what is not used in one period stays for the next."""
+
+    starts_at: Annotated[AwareDatetime, Field(strict=False, description="RFC 3339, with its offset from UTC")]
+    initial_epsilon: Annotated[Finite, Field(gt=0, le=1000, description="unlocked from the beginning")]
+    step_epsilon: Annotated[Finite, Field(gt=0, le=1000, description="unlocked more after every period")]
+    period_days: Annotated[int, Field(ge=1, le=3660)]
+
+    def to_domain(self) -> Schedule:
+        return Schedule(self.starts_at, self.initial_epsilon, self.step_epsilon, self.period_days)
 
 
 class QuotaIn(Body):
-    scope: Literal["project", "researcher"]
-    scope_id: Id
+    scope: Annotated[
+        Literal["population", "project", "researcher"],
+        Field(description="population: a window on what everybody together has"),
+    ]
+    scope_id: Annotated[Id, Field(description="the project's, the researcher's, or the population's own id")]
     epsilon: Annotated[Finite, Field(gt=0, le=1000)]
+    schedule: ScheduleIn | None = None
 
 
 class AssetIn(Body):
@@ -148,6 +181,11 @@ class DatasetIn(Body):
 # --- training ---
 
 
+class JoinedDataIn(Body):
+    train_data_id: Id
+    label_data_id: Id
+
+
 class TrainRequestIn(Body):
     """What a researcher asks for. Everything but the first six fields has a default, which the answer shows."""
 
@@ -166,6 +204,10 @@ class TrainRequestIn(Body):
     train_data_id: Annotated[Id, Field(description="id of the asset that feeds the model")]
     label_data_id: Annotated[Id, Field(description="id of the asset that holds the labels")]
     model: Annotated[dict[str, Any], Field(description="a pysytff.model/1 document")]
+    joined: Annotated[
+        list[JoinedDataIn],
+        Field(max_length=7, description="further datasets of the same shape; a person's examples in all are one unit"),
+    ] = []
     no_clients: Annotated[
         int | None,
         Field(ge=1, le=LARGEST_COUNT, description="expected size of the run's pool; left out: everyone may be sampled"),
@@ -211,11 +253,16 @@ class TrainRequestIn(Body):
         return self
 
     def to_domain(self) -> TrainRequest:
-        return TrainRequest(**self.model_dump(exclude={"on_exceed"}), on_exceed=OnExceed(self.on_exceed))
+        return TrainRequest(
+            **self.model_dump(exclude={"on_exceed", "joined"}),
+            joined=tuple((one.train_data_id, one.label_data_id) for one in self.joined),
+            on_exceed=OnExceed(self.on_exceed),
+        )
 
     def digest(self) -> bytes:
         """SHA-256 over the canonical JSON of the validated request: equal meaning, equal digest."""
-        return hashlib.sha256(rfc8785.dumps(self.model_dump())).digest()
+        # A request without joined data means what it meant before there was any.
+        return hashlib.sha256(rfc8785.dumps(self.model_dump(exclude=None if self.joined else {"joined"}))).digest()
 
 
 # --- queries ---
@@ -237,6 +284,19 @@ class EntriesQuery(Query):
 
 class BudgetQuery(Query):
     population_id: Id
+
+
+class EvidenceIn(Body):
+    """Why a quarantined run ended, from outside the data."""
+
+    kind: Annotated[
+        Literal["host_lost", "power_loss", "process_killed", "network_lost", "operator_stopped"],
+        Field(description="an end that may depend on the data is no evidence"),
+    ]
+    statement: Annotated[str, Field(min_length=10, max_length=2000, description="what happened, when, how you know")]
+
+    def to_domain(self) -> Evidence:
+        return Evidence(self.kind, self.statement)
 
 
 # --- the runner ---

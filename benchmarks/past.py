@@ -19,7 +19,7 @@ from benchmarks.stage import Opa, Site
 from governance import snapshot
 from governance.admission import Admission
 from governance.ledger import budgets, chain, tables, vectors
-from governance.model import Principal, Role, new_id
+from governance.model import Principal, Role, new_id, utc_now
 from governance.results import ResultStore
 from governance.settlement import Settlement
 from runner.model_spec import parse
@@ -44,7 +44,7 @@ def add_runs(site: Site, opa: Opa, runs: int) -> None:
         connection.execute(tables.log_head.update().values(head))
         _move_balances(connection, grant.run_id, runs)
     request = TrainRequestIn.model_validate(site.request()).to_domain()
-    reading = snapshot.take(site.database, site.researcher, request).budget.readings()[0]
+    reading = snapshot.take(site.database, site.researcher, request, utc_now()).budgets[0].readings()[0]
     if reading.committed_epsilon > reading.guarantee_epsilon / 2:
         raise RuntimeError(f"the population is too small for {runs} runs: {reading}")
 
@@ -130,7 +130,7 @@ def _replaced(value: Any, ids: Mapping[str, str]) -> Any:
 
 def _move_balances(connection: sa.Connection, run_id: str, runs: int) -> None:
     """The balances hold one run of these; now they hold ``runs``."""
-    held = budgets.reservation(connection, run_id)
+    held = budgets.reservations_of(connection, run_id)[0]
     amount = vectors.encode([units * held.rounds * runs for units in held.round_curve])
     mine = tables.balances.c.population_id == held.population_id
     connection.execute(tables.balances.update().where(mine).values(committed=amount, debited=amount))

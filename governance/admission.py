@@ -32,7 +32,7 @@ from accountant.errors import AccountantError
 from accountant.filter import add
 from accountant.odometer import epsilon_reading, run_statement
 from governance import budget_state, decision_document, snapshot
-from governance.budget_state import BudgetState
+from governance.budget_state import BudgetState, NamedCap
 from governance.clamping import Fitted, fit
 from governance.errors import ConstraintError, ContentionError, NotFoundError, PolicyEngineError
 from governance.ledger import budgets, decisions, entries, policies
@@ -54,10 +54,11 @@ from governance.model import (
 )
 from governance.policy.bundles import ActivePolicies
 from governance.policy.document import policy_input
+from governance.policy.merge import combine
 from governance.policy.wire import validate_document
 from governance.recording import Approved, Evidence, record
 from governance.resources import exceeded
-from governance.snapshot import Snapshot
+from governance.snapshot import Snapshot, Source
 
 ROUTE = "train-requests"
 _ATTEMPTS = 3
@@ -107,17 +108,18 @@ class Admission:
     def preview(self, principal: Principal, request: TrainRequest) -> Decision:
         """What ``admit`` would answer now. Writes nothing and reserves nothing. Raises as ``admit`` does."""
         timer = _Timer()
-        facts = snapshot.take(self._database, principal, request)  # (1)
+        facts = snapshot.take(self._database, principal, request, self._clock())  # (1)
         judgement = self._judge(request, facts, timer)  # (2) (3) (4)
         decision = self._decision(request, facts, judgement, None, timer)
         fitted = judgement.fitted
-        return decision if fitted is None else replace(decision, cost=_cost(fitted, facts.budget))
+        return decision if fitted is None else replace(decision, cost=_cost(fitted, facts.budgets[0]))
 
     def _attempt(self, principal: Principal, request: TrainRequest, key: IdempotencyKey) -> Decision | None:
         """One pass through all steps; None if something changed between the snapshot and the locks."""
         timer = _Timer()
-        facts = snapshot.take(self._database, principal, request)  # (1)
-        evidence = Evidence(validate_document(self._document(request, facts)), secrets.token_bytes(16))
+        now = self._clock()
+        facts = snapshot.take(self._database, principal, request, now)  # (1)
+        evidence = Evidence(self._inputs(request, facts), secrets.token_bytes(16))
         timer.lap("registry")
         failure: PolicyEngineError | None = None
         try:
@@ -129,15 +131,16 @@ class Admission:
         decision = self._decision(request, facts, judgement, digest, timer)
         try:
             with self._database.write() as connection:
-                if judgement.fitted is not None:  # (5) the population first, the log's head last
-                    budgets.lock_balances(connection, facts.population.id)
+                if judgement.fitted is not None:  # (5) the populations in their order, the log's head last
+                    for population in facts.populations:
+                        budgets.lock_balances(connection, population.id)
                 with entries.locked(connection) as log:
                     approved = None
                     if judgement.fitted is not None:  # (6)
-                        approved = self._approved(connection, facts, judgement.fitted)
+                        approved = self._approved(connection, facts, judgement.fitted, now)
                         if approved is None:
                             return None
-                        decision = replace(decision, cost=_cost(approved.fitted, approved.locked))
+                        decision = replace(decision, cost=_cost(approved.fitted, approved.locked[0]))
                     answer = record(connection, log, facts, decision, evidence, approved)  # (7)
                 if failure is None:
                     decisions.remember(connection, key, answer.id, answer.decided_at)
@@ -161,16 +164,17 @@ class Admission:
             return _refused(*beyond, clamps=clamps, policy=policy)
         # (4) The budget, and every quota.
         try:
-            fitted = fit(within, facts.budget.caps, policy.clamp_order, pool_size=facts.pool_size)
+            fitted = fit(within, facts.caps, policy.clamp_order, pool_size=facts.pool_size)
         except AccountantError as error:
             text = f"the privacy accountant refuses this request: {error}"
             return _refused(Reason("accounting_refused", text, "system"), clamps=clamps, policy=policy)
         timer.lap("budget")
         if not isinstance(fitted, Fitted):
+            limit = fitted.limit if isinstance(fitted, NamedCap) else None
             text = f"{fitted.name} does not admit even the tightest form of this request"
-            return _refused(Reason("budget_exhausted", text, "budget"), clamps=clamps, policy=policy)
+            return _refused(Reason("budget_exhausted", text, "budget", limit), clamps=clamps, policy=policy)
         clamps += fitted.clamps
-        if too_much := exceeded(fitted.request, facts.spec, facts.dataset):
+        if too_much := exceeded(fitted.request, facts.spec, [source.dataset for source in facts.sources]):
             return _refused(too_much, clamps=clamps, policy=policy)
         if not clamps:
             return _Judgement(Outcome.APPROVED, fitted=fitted, policy=policy)
@@ -183,30 +187,42 @@ class Admission:
             return _refused(*map(_exceeds, clamps), clamps=clamps, policy=policy)
         return _Judgement(Outcome.CLAMPED, clamps=clamps, fitted=fitted, policy=policy)
 
-    def _approved(self, connection: Connection, facts: Snapshot, fitted: Fitted) -> Approved | None:
+    def _approved(self, connection: Connection, facts: Snapshot, fitted: Fitted, now: datetime) -> Approved | None:
         """(6) Under the locks: the approval with the budgets as they are now; None if something it rests on changed."""
         if policies.active(connection) != facts.active:
             return None
-        locked = budget_state.read(connection, facts.population, facts.quota_scopes)
-        fits = calibration.fits(locked.caps, fitted.curve.times(fitted.event.rounds)) is None
-        return Approved(fitted, locked) if fits else None
+        locked = tuple(
+            budget_state.read(connection, population, now, facts.quota_scopes) for population in facts.populations
+        )
+        refusing = calibration.fits(snapshot.all_caps(locked), fitted.charge.total)
+        return Approved(fitted, locked) if refusing is None else None
 
     def _ask(self, request: TrainRequest, facts: Snapshot) -> PolicyDecision:
-        document = self._document(request, facts)
-        return self._engine.decide(document, policy_id=facts.dataset.policy_id, active=facts.active)
+        """Every dataset's policies; all of them must allow the request, and the tightest limit counts."""
+        answers = []
+        for source in facts.sources:
+            document = self._document(request, facts, source)
+            answers.append(self._engine.decide(document, policy_id=source.dataset.policy_id, active=facts.active))
+        return combine(answers)
 
-    def _document(self, request: TrainRequest, facts: Snapshot) -> dict[str, Any]:
-        population, *quotas = facts.budget.readings()
+    def _inputs(self, request: TrainRequest, facts: Snapshot) -> bytes:
+        """The exact input of each dataset's policies, for the record: one document, or an array of several."""
+        inputs = [validate_document(self._document(request, facts, source)) for source in facts.sources]
+        return inputs[0] if len(inputs) == 1 else b"[" + b",".join(inputs) + b"]"
+
+    def _document(self, request: TrainRequest, facts: Snapshot, source: Source) -> dict[str, Any]:
+        population, *quotas = facts.budget_of(source.population.id).readings()
         return policy_input(
             now=self._clock(),
             request=request,
             spec=facts.spec,
             requester=facts.requester,
             project=facts.project,
-            dataset=facts.dataset,
-            population=facts.population,
+            dataset=source.dataset,
+            population=source.population,
             budget=population,
             quotas=quotas,
+            pool=facts.pool_size,
         )
 
     def _decision(
@@ -265,7 +281,7 @@ def _exceeds(clamp: Clamp) -> Reason:
 
 def _cost(fitted: Fitted, budget: BudgetState) -> Cost:
     cap = budget.caps[0]  # the population's
-    after = add(cap.spent, fitted.curve.times(fitted.event.rounds))
+    after = add(cap.spent, fitted.charge.total)
     delta = cap.budget.delta
     return Cost(
         event=encode_event(fitted.event),

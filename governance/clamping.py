@@ -13,8 +13,12 @@ from dataclasses import dataclass, replace
 
 from accountant import calibration
 from accountant.calibration import Cap
-from accountant.curve import DEFAULT_ORDERS, Curve, estimate, round_curve
+from accountant.charge import Charge, charge
+from accountant.curve import DEFAULT_ORDERS, estimate, round_curve
+from accountant.errors import NotComposableError
 from accountant.events import PoissonGaussian
+from accountant.mechanisms import resolve
+from accountant.relations import ADD_OR_REMOVE_ONE
 from governance.model import Clamp, TrainRequest
 
 
@@ -22,7 +26,7 @@ from governance.model import Clamp, TrainRequest
 class Fitted:
     request: TrainRequest
     event: PoissonGaussian
-    curve: Curve
+    charge: Charge
     clamps: tuple[Clamp, ...]
 
 
@@ -40,19 +44,32 @@ def warm_up() -> None:
 
 
 def fit(request: TrainRequest, caps: Sequence[Cap], order: Sequence[str], *, pool_size: int) -> Fitted | Cap:
-    """The request, clamped where it has to be; or the cap that cannot be met. Raises ``AccountantError``."""
+    """The request, clamped where it has to be; or the cap that cannot be met.
+
+    ``caps`` share their orders and their relation. Raises ``AccountantError``, also where the request's mechanism
+    cannot be composed under that relation.
+    """
     orders = caps[0].budget.orders
+    _require_composable(event_of(request, pool_size), caps[0].budget.relation)
     blocking = _blocking(request, caps, orders, pool_size)
     if blocking is None:
-        return _fitted(request, request, orders, pool_size, ())
+        return _fitted(request, request, caps, pool_size, ())
     original, binding = request, blocking
     for parameter in order:
         request, done = _tighten(request, parameter, caps, orders, pool_size)
         if done:
             if _blocking(request, caps, orders, pool_size) is not None:
                 return binding  # a solver that does not keep its promise must not approve
-            return _fitted(original, request, orders, pool_size, order, binding)
+            return _fitted(original, request, caps, pool_size, order, binding)
     return binding
+
+
+def _require_composable(event: PoissonGaussian, relation: str) -> None:
+    """Raises ``NotComposableError`` where the relation does not hold the event, or holds it at another cost than the
+    solvers reckon with."""
+    if resolve(event, relation) != resolve(event, ADD_OR_REMOVE_ONE):
+        why = "there its noise counts half, which the clamp does not reckon with"
+        raise NotComposableError("Poisson-sampled training", relation, why, "ask the owner for a population of its own")
 
 
 def _tighten(
@@ -96,7 +113,7 @@ def _blocking(request: TrainRequest, caps: Sequence[Cap], orders: tuple[float, .
 def _fitted(
     original: TrainRequest,
     request: TrainRequest,
-    orders: tuple[float, ...],
+    caps: Sequence[Cap],
     pool_size: int,
     order: Sequence[str],
     binding: Cap | None = None,
@@ -113,4 +130,5 @@ def _fitted(
         for name in order
         if getattr(original, name) != getattr(request, name)
     )
-    return Fitted(request, event, round_curve(event.sampling_probability, event.noise_multiplier, orders), clamps)
+    budget = caps[0].budget
+    return Fitted(request, event, charge(event, budget.orders, budget.relation), clamps)

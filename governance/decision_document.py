@@ -8,22 +8,25 @@ Invariants
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from governance.model import Clamp, Cost, Decision, Outcome, Reason, TrainRequest, timestamp
 
-_NOT_PARAMETERS = ("model",)  # large, and in the grant
+_NOT_PARAMETERS = ("model", "joined")  # the model is large, and in the grant
 
 
 def parameters(request: TrainRequest) -> dict[str, Any]:
     """Every parameter with its default filled in, but the model document."""
-    return {
+    found = {
         field.name: getattr(request, field.name)
         for field in dataclasses.fields(request)
         if field.name not in _NOT_PARAMETERS
     } | {"on_exceed": request.on_exceed.value}
+    if request.joined:
+        found["joined"] = [{"train_data_id": one, "label_data_id": other} for one, other in request.joined]
+    return found
 
 
 def encode(decision: Decision) -> dict[str, Any]:
@@ -58,14 +61,20 @@ def decode(document: Mapping[str, Any]) -> Decision:
     return Decision(**fields)
 
 
-def entry_facts(decision: Decision, dataset_version: int, charge: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``charge``: event, accountant and curve (decimal strings) of what was reserved; None for a refusal."""
+def entry_facts(
+    decision: Decision,
+    versions: Sequence[tuple[str, int]],
+    populations: Sequence[str],
+    charge: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Of one population's entry. ``versions``: (dataset, version) of that population; ``populations``: all of the
+    request; ``charge``: event, accountant and curve (decimal strings) of what was reserved, None for a refusal."""
     accounted = ("rounds", "clients_per_round", "no_clients", "noise_multiplier", "clipping_norm", "mechanism")
     effective = decision.effective
-    return {
+    facts = {
         "decision": decision.id,
         "outcome": decision.outcome.value,
-        "dataset_version": dataset_version,
+        "dataset_version": versions[0][1],
         "reasons": [{"code": reason.code, "source": reason.source} for reason in decision.reasons],
         "requested": {name: decision.requested[name] for name in accounted},
         "effective": None if effective is None else {name: effective[name] for name in accounted},
@@ -80,3 +89,8 @@ def entry_facts(decision: Decision, dataset_version: int, charge: Mapping[str, A
         "opa_decision_id": decision.opa_decision_id,
         "input_digest": decision.input_digest,
     }
+    if len(versions) > 1:
+        facts["joined"] = [{"dataset": dataset, "version": version} for dataset, version in versions[1:]]
+    if len(populations) > 1:
+        facts["populations"] = list(populations)
+    return facts

@@ -106,6 +106,15 @@ class StorageError(GovernanceError):
     code = "storage_unavailable"
 
 
+class LedgerClosedError(GovernanceError):
+    """The ledger does not match its witness, or was restored: nothing is appended until it is reconciled.
+
+    ``facts['reason']`` names what was found.
+    """
+
+    code = "ledger_closed"
+
+
 class ConstraintError(GovernanceError):
     """A unique or check constraint refused the write. The caller knows which, and says it in the domain's words."""
 

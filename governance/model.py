@@ -12,11 +12,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from accountant.filter import Budget
+from governance.ledger.schedule import unlocked_epsilon
 
 
 class Role(StrEnum):
@@ -90,6 +91,7 @@ class TrainRequest:
     train_data_id: str
     label_data_id: str
     model: Mapping[str, Any]
+    joined: tuple[tuple[str, str], ...] = ()  # further (features, labels) of the same people, or of disjoint ones
     no_clients: int | None = None
     max_noise_multiplier: float = 100.0
     clipping_norm: float = 1.0
@@ -106,6 +108,11 @@ class TrainRequest:
     project: str | None = None  # None: the researcher's personal project
     purpose: str = "unspecified"
     on_exceed: OnExceed = OnExceed.CLAMP
+
+    @property
+    def data(self) -> tuple[tuple[str, str], ...]:
+        """(features, labels) of every dataset, as asked for."""
+        return ((self.train_data_id, self.label_data_id), *self.joined)
 
     @property
     def accounted(self) -> dict[str, int | float]:
@@ -270,20 +277,58 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """Unlocks a quota gradually: ``initial_epsilon``, and ``step_epsilon`` more after every ``period_days``."""
+
+    starts_at: datetime
+    initial_epsilon: float
+    step_epsilon: float
+    period_days: int
+
+    def unlocked(self, epsilon: float, at: datetime) -> float:
+        return unlocked_epsilon(
+            epsilon,
+            starts_at=self.starts_at,
+            initial_epsilon=self.initial_epsilon,
+            step_epsilon=self.step_epsilon,
+            period_days=self.period_days,
+            at=at,
+        )
+
+    def next_step(self, at: datetime) -> datetime:
+        """When the next part is unlocked."""
+        period = timedelta(days=self.period_days)
+        return self.starts_at + period * (max((at - self.starts_at) // period, 0) + 1)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "starts_at": timestamp(self.starts_at),
+            "initial_epsilon": self.initial_epsilon,
+            "step_epsilon": self.step_epsilon,
+            "period_days": self.period_days,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Quota:
-    """A cap nested under a population for one project or one researcher. It carries no claim of its own."""
+    """A cap nested under a population's budget, which alone carries the claim: for one project, one researcher, or, as
+    a window, for everybody together. With a schedule it is unlocked gradually."""
 
     population_id: str
-    scope: str  # "project" | "researcher"
+    scope: str  # "population" | "project" | "researcher"
     scope_id: str
     epsilon: float
+    schedule: Schedule | None = None
+
+    def epsilon_at(self, at: datetime) -> float:
+        return self.epsilon if self.schedule is None else self.schedule.unlocked(self.epsilon, at)
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetReading:
     """Odometer readings of one budget (the population's, or a quota's) at its own δ."""
 
-    scope: str  # "population" | "project" | "researcher"
+    scope: str  # "population" | "window" | "project" | "researcher"; a window caps the population as a quota does
     scope_id: str
     guarantee_epsilon: float  # the cap: what is promised
     delta: float
@@ -291,6 +336,8 @@ class BudgetReading:
     committed_epsilon: float  # odometer over debited + reserved + quarantined: what admission counts
     accountant: str
     as_of_entry: int  # the last entry that changed it; -1: none did
+    unlocked_epsilon: float | None = None  # what a schedule has unlocked of the cap by now; None: no schedule
+    next_unlock_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

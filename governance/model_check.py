@@ -15,12 +15,11 @@ LOSSES = ("sparse_categorical_crossentropy", "binary_crossentropy", "mean_square
 _INTEGERS = ("int32", "int64", "uint8")
 
 
-def check_model(request: TrainRequest, dataset: Dataset) -> ModelSpec:
+def check_model(request: TrainRequest, features: Asset, labels: Asset) -> ModelSpec:
     """The parsed model, if it fits the dataset's features and labels and the loss.
 
-    Raises ``InvalidModelError`` or ``InvalidRequestError`` with the problems found.
+    Raises ``InvalidModelError`` with the problems found.
     """
-    features, labels = columns(request, dataset)
     try:
         spec = parse(request.model)
     except ModelSpecError as error:
@@ -32,19 +31,19 @@ def check_model(request: TrainRequest, dataset: Dataset) -> ModelSpec:
     return spec
 
 
-def columns(request: TrainRequest, dataset: Dataset) -> tuple[Asset, Asset]:
-    """The assets that feed the model and the loss.
+def columns(dataset: Dataset, features_id: str, labels_id: str, path: str = "") -> tuple[Asset, Asset]:
+    """The assets that feed the model and the loss. ``path``: where in the request they are named.
 
     Raises ``InvalidRequestError`` if they are not two of this dataset.
     """
     by_id = {asset.id: asset for asset in dataset.assets}
-    if request.label_data_id not in by_id:
+    if labels_id not in by_id:
         message = "is not a column of the same dataset as train_data_id"
         raise InvalidRequestError(
-            f"label_data_id {message}",
-            [{"path": "label_data_id", "message": message, "hint": f"choose one of dataset {dataset.name!r}"}],
+            f"{path}label_data_id {message}",
+            [{"path": f"{path}label_data_id", "message": message, "hint": f"choose one of dataset {dataset.name!r}"}],
         )
-    return by_id[request.train_data_id], by_id[request.label_data_id]
+    return by_id[features_id], by_id[labels_id]
 
 
 def _input_problems(spec: ModelSpec, features: Asset) -> list[Mapping[str, str]]:

@@ -19,7 +19,18 @@ from governance import budget_state, decision_document
 from governance.errors import ConflictError, InvalidRequestError, NotFoundError
 from governance.ledger import catalogue, decisions, entries, run_store
 from governance.ledger.database import Connection, Database
-from governance.model import BudgetReading, Decision, LedgerEntry, Principal, Role, Run, RunEvent, RunState, timestamp
+from governance.model import (
+    BudgetReading,
+    Decision,
+    LedgerEntry,
+    Principal,
+    Role,
+    Run,
+    RunEvent,
+    RunState,
+    timestamp,
+    utc_now,
+)
 from governance.results import ResultStore
 from governance.visibility import populations_seen, sees_run
 
@@ -154,7 +165,7 @@ class Queries:
             if principal.role is Role.RESEARCHER:
                 mine = catalogue.select_projects(connection, member=principal.id)
                 scopes = [("researcher", principal.id), *(("project", project.id) for project in mine)]
-            return list(budget_state.read(connection, population, scopes).readings())
+            return list(budget_state.read(connection, population, utc_now(), scopes).readings())
 
 
 def _encode(position: list[str | int]) -> str:

@@ -1,8 +1,8 @@
 """Step (7) of admission: writes a decision, and what it reserves, inside the caller's transaction.
 
 Invariants
-- One entry for each decision; for an approval also the reservation, the queued run and its first event.
-- What is reserved is the very curve that the filter admitted.
+- One entry for each decision and population; for an approval also the reservations, the queued run and its first event.
+- What is reserved is the very curve that the filter admitted, in every population or in none.
 
 This module does not: decide, lock, or commit.
 """
@@ -21,8 +21,7 @@ from governance.ledger import budgets, decisions, run_store
 from governance.ledger.budgets import Reservation
 from governance.ledger.database import Connection
 from governance.ledger.entries import Log
-from governance.model import Decision, Run, RunState, new_id
-from governance.model_check import columns
+from governance.model import Decision, Population, Run, RunState, new_id
 from governance.run_template import grant_template
 from governance.snapshot import Snapshot
 
@@ -37,10 +36,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """What the filter admitted, and the budgets that it was admitted to, as they are under the locks."""
+    """What the filters admitted, and the budgets that it was admitted to, as they are under the locks."""
 
     fitted: Fitted
-    locked: BudgetState
+    locked: tuple[BudgetState, ...]
 
 
 def record(
@@ -52,29 +51,21 @@ def record(
     approved: Approved | None,
 ) -> Decision:
     """Records a decision; if approved, reserves its budget and queues its run too. Returns it with its ids."""
-    fitted = None if approved is None else approved.fitted
-    run_id = None if fitted is None else new_id("run")
-    entry = log.append(
-        "decision",
-        decision.decided_at,
-        decision_document.entry_facts(decision, snapshot.dataset.version, _charge(fitted)),
-        population_id=snapshot.population.id,
-        project_id=snapshot.project.id,
-        researcher_id=snapshot.requester.id,
-        dataset_id=snapshot.dataset.id,
-        run_id=run_id,
-    )
-    recorded = replace(decision, run_id=run_id, entry_index=entry.index)
-    if approved is not None and fitted is not None and run_id is not None:
-        _queue(connection, snapshot, recorded, fitted, run_id)
-        seen = {"state": RunState.RESERVED.value, "rounds": fitted.event.rounds}
+    run_id = None if approved is None else new_id("run")
+    indexes = [_append(log, snapshot, decision, population, run_id, approved) for population in snapshot.populations]
+    recorded = replace(decision, run_id=run_id, entry_index=indexes[0])
+    if approved is not None and run_id is not None:
+        _queue(connection, snapshot, recorded, approved.fitted, run_id)
+        seen = {"state": RunState.RESERVED.value, "rounds": approved.fitted.event.rounds}
         log.event(run_id, recorded.decided_at, "state", seen)
-        budgets.reserve(connection, _reservation(snapshot, fitted, run_id), entry.index, approved.locked.balances)
+        for state, index in zip(approved.locked, indexes, strict=True):
+            held = _reservation(snapshot, approved.fitted, run_id, state.population_id, index)
+            budgets.reserve(connection, held, state.balances)
     decisions.insert(
         connection,
         recorded.id,
         snapshot.requester.id,
-        snapshot.population.id,
+        snapshot.populations[0].id,
         decision_document.encode(recorded),
         evidence.policy_input,
         evidence.salt,
@@ -83,27 +74,56 @@ def record(
     return recorded
 
 
-def _charge(fitted: Fitted | None) -> dict[str, Any] | None:
-    if fitted is None:
-        return None
-    return {
-        "event": encode_event(fitted.event),
-        "accountant": ACCOUNTANT,
-        "units_per_round": [str(units) for units in fitted.curve.units],
-    }
-
-
-def _reservation(snapshot: Snapshot, fitted: Fitted, run_id: str) -> Reservation:
-    return Reservation(
-        run_id=run_id,
-        population_id=snapshot.population.id,
+def _append(
+    log: Log,
+    snapshot: Snapshot,
+    decision: Decision,
+    population: Population,
+    run_id: str | None,
+    approved: Approved | None,
+) -> int:
+    """One entry in each population, so that each population's entries alone give its balances."""
+    sources = [source for source in snapshot.sources if source.population == population]
+    versions = [(source.dataset.id, source.dataset.version) for source in sources]
+    together = [one.id for one in snapshot.populations]
+    entry = log.append(
+        "decision",
+        decision.decided_at,
+        decision_document.entry_facts(decision, versions, together, _charged(approved)),
+        population_id=population.id,
         project_id=snapshot.project.id,
         researcher_id=snapshot.requester.id,
-        round_curve=fitted.curve.units,
-        rounds=fitted.event.rounds,
+        dataset_id=versions[0][0],
+        run_id=run_id,
+    )
+    return entry.index
+
+
+def _charged(approved: Approved | None) -> dict[str, Any] | None:
+    if approved is None:
+        return None
+    charge = approved.fitted.charge
+    facts = {
+        "event": encode_event(approved.fitted.event),
+        "accountant": ACCOUNTANT,
+        "units_per_round": [str(units) for units in charge.curve.units],
+    }
+    return facts if charge.rounds_per_charge == 1 else facts | {"rounds_per_charge": charge.rounds_per_charge}
+
+
+def _reservation(snapshot: Snapshot, fitted: Fitted, run_id: str, population_id: str, entry: int) -> Reservation:
+    return Reservation(
+        run_id=run_id,
+        population_id=population_id,
+        project_id=snapshot.project.id,
+        researcher_id=snapshot.requester.id,
+        round_curve=fitted.charge.curve.units,
+        rounds_per_charge=fitted.charge.rounds_per_charge,
+        rounds=fitted.charge.rounds,
         rounds_debited=0,
         rounds_released=0,
         state="open",
+        entry_index=entry,
     )
 
 
@@ -114,8 +134,8 @@ def _queue(connection: Connection, snapshot: Snapshot, decision: Decision, fitte
         state=RunState.RESERVED,
         researcher_id=snapshot.requester.id,
         project_id=snapshot.project.id,
-        population_id=snapshot.population.id,
-        dataset_id=snapshot.dataset.id,
+        population_id=snapshot.populations[0].id,
+        dataset_id=snapshot.sources[0].dataset.id,
         requested=decision.requested,
         effective=decision_document.parameters(fitted.request),
         rounds=fitted.event.rounds,
@@ -124,8 +144,5 @@ def _queue(connection: Connection, snapshot: Snapshot, decision: Decision, fitte
         created_at=decision.decided_at,
         updated_at=decision.decided_at,
     )
-    features, labels = columns(fitted.request, snapshot.dataset)
-    template = grant_template(
-        fitted, snapshot.spec, snapshot.dataset, snapshot.population, features=features, labels=labels
-    )
-    run_store.insert_run(connection, run, template)
+    run_store.insert_run(connection, run, grant_template(fitted, snapshot))
+    run_store.insert_datasets(connection, run_id, [source.dataset for source in snapshot.sources])

@@ -11,6 +11,7 @@ This module does not: check passwords or tokens (``identity.py``), decide about 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,11 @@ from datetime import datetime
 
 from accountant.errors import AccountantError
 from accountant.filter import Budget
+from accountant.relations import ADD_OR_REMOVE_ONE
+from accountant.weights import PlannedUse
 from governance import budget_state
 from governance.errors import ConflictError, ConstraintError, ForbiddenError, InvalidRequestError, NotFoundError
-from governance.ledger import budgets, catalogue, entries, policies
+from governance.ledger import budgets, catalogue, entries, policies, quotas
 from governance.ledger.database import Connection, Database
 from governance.ledger.entries import Log
 from governance.model import (
@@ -32,6 +35,7 @@ from governance.model import (
     Project,
     Quota,
     Role,
+    Schedule,
     new_id,
     utc_now,
 )
@@ -45,6 +49,7 @@ _POLICY_ID = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _HANDLE = re.compile(r"ver_[0-9a-f]{24}")
 DTYPES = ("float32", "float64", "int32", "int64", "uint8")
 SMALLEST_POPULATION, LARGEST_POPULATION = 2, 10**10
+LONGEST_PERIOD_DAYS = 3660
 
 
 class Registry:
@@ -122,9 +127,19 @@ class Registry:
     # --- populations and quotas --------------------------------------------------------------------------------------
 
     def open_population(
-        self, owner: Principal, name: str, declared_size: int, epsilon: float, delta: float
+        self,
+        owner: Principal,
+        name: str,
+        declared_size: int,
+        epsilon: float,
+        delta: float,
+        *,
+        relation: str = ADD_OR_REMOVE_ONE,
+        planned_use: PlannedUse | None = None,
     ) -> Population:
-        """Opens a population and its budget, for life. Raises ``InvalidRequestError`` or ``ConflictError``."""
+        """Opens a population and its budget, for life. ``planned_use``: the rounds that its owner expects; the budget's
+        weights are chosen for them. Raises ``InvalidRequestError`` or ``ConflictError``.
+        """
         _require(owner, Role.OWNER)
         _checked_name(name)
         if not SMALLEST_POPULATION <= declared_size <= LARGEST_POPULATION:
@@ -132,12 +147,14 @@ class Registry:
                 "declared_size", "is out of range", f"between {SMALLEST_POPULATION} and {LARGEST_POPULATION}"
             )
         try:
-            budget = Budget.open(epsilon, delta)
+            budget = Budget.open(epsilon, delta, relation=relation, planned_use=planned_use)
         except AccountantError as error:
             raise InvalidRequestError(f"the budget cannot be opened: {error}") from error
         now = self._clock()
         population = Population(new_id("pop"), name, owner.id, declared_size, budget, now)
         facts = {"declared_size": declared_size, "budget": budget.to_document(), "owner": owner.id}
+        if planned_use is not None:
+            facts["planned_use"] = dataclasses.asdict(planned_use)
         try:
             with self._database.write() as connection:
                 catalogue.insert_population(connection, population)
@@ -158,46 +175,77 @@ class Registry:
                 return population
         raise NotFoundError(f"there is no population {population_id!r} that you can see")
 
-    def set_quota(self, owner: Principal, population_id: str, scope: str, scope_id: str, epsilon: float) -> Quota:
-        """Caps one project's or one researcher's share of a population. What they spent before counts."""
+    def set_quota(
+        self,
+        owner: Principal,
+        population_id: str,
+        scope: str,
+        scope_id: str,
+        epsilon: float,
+        schedule: Schedule | None = None,
+    ) -> Quota:
+        """Caps one project's or one researcher's share of a population, or, as a window, what everybody together has
+        of it (scope ``population``). With a schedule it is unlocked gradually. What was spent before counts.
+        """
         _require(owner, Role.OWNER)
         population = self.population(owner, population_id)
-        if scope not in ("project", "researcher"):
-            raise _invalid("scope", "is not a scope of quotas", "project or researcher")
+        if scope not in ("population", "project", "researcher"):
+            raise _invalid("scope", "is not a scope of quotas", "population, project or researcher")
+        if scope == "population" and scope_id != population_id:
+            raise _invalid("scope_id", "is not the population itself", "a window is set on the population's own id")
         if not (math.isfinite(epsilon) and 0 < epsilon <= population.epsilon):
             raise _invalid("epsilon", "must be above 0 and at most the population's", f"≤ {population.epsilon}")
-        quota = Quota(population_id, scope, scope_id, float(epsilon))
+        _check_schedule(schedule, epsilon)
+        quota = Quota(population_id, scope, scope_id, float(epsilon), schedule)
         now = self._clock()
         with self._database.write() as connection:
-            if scope == "project":
-                known: Sequence[object] = catalogue.select_projects(connection, project_id=scope_id)
-            else:
-                known = [
-                    found
-                    for found in catalogue.select_principals(connection, principal_id=scope_id)
-                    if found.role is Role.RESEARCHER
-                ]
-            if not known:
+            if not _known(connection, scope, scope_id):
                 raise NotFoundError(f"there is no {scope} {scope_id!r}")
             budgets.lock_balances(connection, population_id)
             try:
-                budget_state.quota_budget(population.budget, quota.epsilon)
+                for least in (quota.epsilon, *(() if schedule is None else (schedule.initial_epsilon,))):
+                    budget_state.quota_budget(population.budget, least)
             except AccountantError as error:
                 raise InvalidRequestError(f"the quota could never admit anything: {error}") from error
-            budgets.set_quota(connection, quota)
+            quotas.store(connection, quota, now)
             facts = {"scope": scope, "scope_id": scope_id, "epsilon": quota.epsilon, "by": owner.id}
+            if schedule is not None:
+                facts["schedule"] = schedule.facts()
             entries.append(connection, "quota_set", now, facts, population_id=population_id)
         return quota
+
+    def declare_disjoint(
+        self, principal: Principal, one_id: str, other_id: str, versions: Mapping[str, int]
+    ) -> tuple[str, str]:
+        """Records that nobody is in both populations, as found by comparing ``versions`` (dataset id -> version).
+
+        They must be the current versions of every dataset of both. Raises ``ConflictError`` where they are not.
+        """
+        _require(principal, Role.OWNER, Role.ADMIN)
+        for population_id in (one_id, other_id):
+            self.population(principal, population_id)
+        if one_id == other_id:
+            raise _invalid("population", "is the same twice", "name two populations")
+        pair = (min(one_id, other_id), max(one_id, other_id))
+        now = self._clock()
+        with self._database.write() as connection, entries.locked(connection) as log:
+            current = {found.id: found.version for found in catalogue.select_datasets(connection, population_ids=pair)}
+            if current != dict(versions):
+                raise ConflictError("data was registered while the populations were compared; compare them again")
+            facts = {"populations": list(pair), "versions": current, "by": principal.id}
+            entry = log.append("populations_disjoint", now, facts, population_id=pair[0])
+            quotas.store_disjoint(connection, pair, current, entry.index)
+        return pair
 
     def quotas(self, principal: Principal, population_id: str) -> list[Quota]:
         """Researchers see those that bind themselves."""
         self.population(principal, population_id)
         with self._database.read() as connection:
-            found = budgets.read_quotas(connection, population_id)
+            found = quotas.read(connection, population_id)
             if principal.role is not Role.RESEARCHER:
                 return found
             mine = {project.id for project in catalogue.select_projects(connection, member=principal.id)}
-        return [quota for quota in found if quota.scope_id in mine | {principal.id}]
+        return [quota for quota in found if quota.scope_id in mine | {principal.id, population_id}]
 
     # --- datasets --------------------------------------------------------------------------------------------------
 
@@ -348,6 +396,26 @@ class Registry:
             log.append("policy_activated", now, facts)
             log.store()
         return active
+
+
+def _known(connection: Connection, scope: str, scope_id: str) -> bool:
+    if scope == "project":
+        return bool(catalogue.select_projects(connection, project_id=scope_id))
+    if scope == "researcher":
+        found = catalogue.select_principals(connection, principal_id=scope_id)
+        return any(principal.role is Role.RESEARCHER for principal in found)
+    return True  # the population itself, which was found before
+
+
+def _check_schedule(schedule: Schedule | None, epsilon: float) -> None:
+    if schedule is None:
+        return
+    for name in ("initial_epsilon", "step_epsilon"):
+        value = getattr(schedule, name)
+        if not (math.isfinite(value) and 0 < value <= epsilon):
+            raise _invalid(f"schedule.{name}", "must be above 0 and at most the quota's epsilon", f"≤ {epsilon}")
+    if not 1 <= schedule.period_days <= LONGEST_PERIOD_DAYS:
+        raise _invalid("schedule.period_days", "is out of range", f"1 to {LONGEST_PERIOD_DAYS} days")
 
 
 def _require(principal: Principal, *roles: Role) -> None:

@@ -23,9 +23,9 @@ _PASSES = 3  # forward, and backward twice as much
 _ITEM_BYTES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1}
 
 
-def exceeded(request: TrainRequest, spec: ModelSpec, dataset: Dataset) -> Reason | None:
-    """Why the request could exhaust a runner; None if it cannot."""
-    examples = dataset.max_examples_per_unit
+def exceeded(request: TrainRequest, spec: ModelSpec, datasets: Sequence[Dataset]) -> Reason | None:
+    """Why the request could exhaust a runner; None if it cannot. A person may have examples in every dataset."""
+    examples = sum(dataset.max_examples_per_unit for dataset in datasets)
     rows = min(request.batch_size, examples)
     held = spec.activations * rows
     if held > MAX_STEP_ACTIVATIONS:

@@ -8,27 +8,25 @@ from __future__ import annotations
 from typing import Any
 
 from governance.clamping import Fitted
-from governance.model import Asset, Dataset, Population
-from runner.model_spec import ModelSpec
-from runner.port import DataGrant, Grant, TrainParameters
+from governance.snapshot import Snapshot
+from runner.port import DataGrant, Grant, JoinedData, TrainParameters
 
 LEASE_SECONDS = 60
 ROUNDS_PER_DEBIT = 5
 
 
-def grant_template(
-    fitted: Fitted, spec: ModelSpec, dataset: Dataset, population: Population, *, features: Asset, labels: Asset
-) -> dict[str, Any]:
+def grant_template(fitted: Fitted, snapshot: Snapshot) -> dict[str, Any]:
     """A grant's JSON without the ids, which a claim fills in. The probabilities are those of the event (rule 6)."""
     request, event = fitted.request, fitted.event
-    pool = 1.0 if request.no_clients is None else request.no_clients / population.declared_size
+    pool = 1.0 if request.no_clients is None else request.no_clients / snapshot.declared_size
+    first, *others = snapshot.sources
     grant = Grant(
         grant_id="",
         run_id="",
         fencing_token=0,
         lease_seconds=LEASE_SECONDS,
         rounds_per_debit=ROUNDS_PER_DEBIT,
-        model=spec.to_document(),
+        model=snapshot.spec.to_document(),
         parameters=TrainParameters(
             rounds=event.rounds,
             expected_clients=request.clients_per_round,
@@ -48,11 +46,20 @@ def grant_template(
             server_momentum=request.server_momentum,
         ),
         data=DataGrant(
-            version_handle=dataset.version_handle,
-            features=features.name,
-            labels=labels.name,
-            max_examples_per_unit=dataset.max_examples_per_unit,
-            holdout_handle=dataset.holdout_handle,
+            version_handle=first.dataset.version_handle,
+            features=first.features.name,
+            labels=first.labels.name,
+            max_examples_per_unit=first.dataset.max_examples_per_unit,
+            holdout_handle=first.dataset.holdout_handle,
+            joined=tuple(
+                JoinedData(
+                    version_handle=other.dataset.version_handle,
+                    features=other.features.name,
+                    labels=other.labels.name,
+                    max_examples_per_unit=other.dataset.max_examples_per_unit,
+                )
+                for other in others
+            ),
         ),
     )
     return grant.to_json()

@@ -6,23 +6,31 @@ Invariants
 - A debit is final. Only undebited rounds are released, and only when the decision to stop used nothing private (rule
   12): a cancellation, or a failure before the data was opened. Any other end without a publication is quarantined.
 - A grant is worth something only while its fencing token is current and its lease has not ended.
+- A quarantine ends only by a person's or a runner's evidence, and gives back undebited rounds only (rule 12).
 - A result is published once, in the transaction that closes the reservation, after all of its rounds were debited.
+- A run over several populations has a reservation in each; every step does the same to all of them, in one
+  transaction, with one entry in each.
 - What a watcher sees is a function of the request, round counts and one generic state (rule 10).
 
-Locks are taken in one order: the population's balances, the run, the grant, the log's head.
+Locks are taken in one order: the populations' balances by id, the run, the grant, the log's head.
 This module does not: decide about requests, run SQL of its own, or know HTTP.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import math
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from accountant.codec import canonical_bytes
-from accountant.events import PoissonGaussian
+from accountant.events import Event, PoissonGaussian
+from accountant.pld import PldStatement, pld_epsilon
+from governance import settlement_steps as steps
 from governance.errors import (
     ConflictError,
     FencingError,
@@ -31,6 +39,7 @@ from governance.errors import (
     NotFoundError,
     StorageError,
 )
+from governance.evidence import Evidence
 from governance.ledger import budgets, catalogue, entries, run_store
 from governance.ledger.budgets import Reservation
 from governance.ledger.database import Connection, Database
@@ -41,7 +50,7 @@ from governance.results import ResultStore, check_weights
 from governance.run_template import LEASE_SECONDS
 from governance.statement import privacy_statement
 from governance.visibility import sees_run
-from runner.port import DebitAnswer, Grant, Heartbeat, RunResult
+from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, RunResult
 
 _METRICS = ("holdout_loss", "holdout_accuracy", "holdout_examples", "holdout_mean_absolute_error")
 
@@ -49,10 +58,18 @@ _METRICS = ("holdout_loss", "holdout_accuracy", "holdout_examples", "holdout_mea
 class Settlement:
     """The service's side of ``runner.port.Governor``; each call names the runner that its credential belongs to."""
 
-    def __init__(self, database: Database, results: ResultStore, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        results: ResultStore,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        pld: Callable[[Event, float, str], PldStatement] = pld_epsilon,
+    ) -> None:
         self._database = database
         self._results = results
         self._clock = clock
+        self._pld = pld
 
     # --- the runner's calls ------------------------------------------------------------------------------------------
 
@@ -64,7 +81,7 @@ class Settlement:
             if queued is None:
                 return None
             run_id, template = queued
-            held = budgets.reservation(connection, run_id)
+            held = budgets.reservations_of(connection, run_id)
             log = Log(connection)
             row = GrantRow(
                 id=new_id("grt"),
@@ -75,9 +92,9 @@ class Settlement:
                 lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
             )
             run_store.insert_grant(connection, row)
-            self._move_to(connection, log, run_id, RunState.RUNNING, now)
+            steps.move_to(connection, log, run_id, RunState.RUNNING, now)
             facts = {"grant": row.id, "fencing_token": row.fencing_token, "runner": runner.id}
-            _append(log, "granted", now, facts, held)
+            steps.append(log, "granted", now, facts, held)
             log.store()
         return Grant.from_json(template | {"grant_id": row.id, "run_id": run_id, "fencing_token": row.fencing_token})
 
@@ -98,17 +115,14 @@ class Settlement:
         now = self._clock()
         with self._database.write() as connection:
             grant = self._grant(connection, runner, grant_id, fencing_token)
-            held = self._locked(connection, grant.run_id)
+            held = steps.locked(connection, grant.run_id)
             self._require_live(connection, grant, now)
             before = budgets.debited_before(connection, grant.run_id, first_round)
             if before is not None:
                 if before != rounds:
                     raise ConflictError(f"rounds from {first_round} on were debited as {before}, not {rounds}")
-                return DebitAnswer(permitted=False, debited_rounds=held.rounds_debited)
-            if rounds < 1 or first_round != held.rounds_debited or first_round + rounds > held.rounds:
-                raise ConflictError(
-                    f"the next debit starts at round {held.rounds_debited} and has at most {held.undebited} rounds"
-                )
+                return DebitAnswer(permitted=False, debited_rounds=held[0].rounds_debited)
+            _check_debit(held[0], first_round, rounds)
             facts = {
                 "grant": grant.id,
                 "fencing_token": grant.fencing_token,
@@ -117,8 +131,9 @@ class Settlement:
                 "rounds_debited": first_round + rounds,
             }
             with entries.locked(connection) as log:
-                entry = _append(log, "debit", now, facts, held)
-            budgets.debit(connection, held, grant.id, first_round, rounds, entry)
+                appended = steps.append(log, "debit", now, facts, held)
+            for one, entry in zip(held, appended, strict=True):
+                budgets.debit(connection, one, grant.id, first_round, rounds, entry)
             run_store.extend_lease(connection, grant_id, now + timedelta(seconds=LEASE_SECONDS))
         return DebitAnswer(permitted=True, debited_rounds=first_round + rounds)
 
@@ -129,7 +144,7 @@ class Settlement:
             grant = self._grant(connection, runner, grant_id, fencing_token)
             run_store.lock_run(connection, grant.run_id)
             self._require_live(connection, grant, now)
-            held = budgets.reservation(connection, grant.run_id)
+            held = budgets.reservations_of(connection, grant.run_id)[0]
             if not run_store.rounds_done(connection, grant.run_id) < rounds_done <= held.rounds_debited:
                 return
             run_store.set_rounds_done(connection, grant.run_id, rounds_done, now)
@@ -149,14 +164,16 @@ class Settlement:
             template = run_store.grant_template(connection, grant.run_id)
         _check_metrics(result, has_holdout=template["data"]["holdout_handle"] is not None)
         check_weights(result.weights, template["model"])
+        statement = self._statement(grant.run_id, template, result)  # before the locks: it may compute for seconds
         staged = self._results.stage(result.weights)
         try:
             with self._database.write() as connection:
-                held = self._locked(connection, grant.run_id)
+                held = steps.locked(connection, grant.run_id)
                 self._require_live(connection, grant, self._clock())
-                if held.rounds_debited != held.rounds or result.rounds != held.rounds:
-                    raise ConflictError(f"a result needs all {held.rounds} rounds debited and run")
-                self._publish(connection, grant, held, template, result, now)
+                rounds = held[0].rounds
+                if held[0].rounds_debited != rounds or result.rounds != rounds:
+                    raise ConflictError(f"a result needs all {rounds} rounds debited and run")
+                self._publish(connection, grant, held, statement, result, now)
                 self._results.put(grant.run_id, staged)
         finally:
             staged.unlink(missing_ok=True)
@@ -166,12 +183,19 @@ class Settlement:
         now = self._clock()
         with self._database.write() as connection:
             grant = self._grant(connection, runner, grant_id, fencing_token)
-            held = self._locked(connection, grant.run_id)
+            held = steps.locked(connection, grant.run_id)
             self._require_live(connection, grant, now)
-            if touched_data or held.rounds_debited:
-                self._quarantine(connection, held, now)
+            if touched_data or held[0].rounds_debited:
+                steps.quarantine(connection, held, now)
                 return
-            self._release(connection, held, RunState.FAILED, "failed_before_data", "runner", now)
+            steps.release(connection, held, RunState.FAILED, "failed_before_data", "runner", now)
+
+    def report(self, runner: Principal, reports: Sequence[GrantReport]) -> None:
+        """Keeps what the runner was ever permitted to run, by its own journal, for a reconciliation. Appends nothing,
+        so it is taken also while the ledger is closed."""
+        document = json.dumps([dataclasses.asdict(one) for one in reports])
+        with self._database.write() as connection:
+            run_store.store_report(connection, runner.id, document, self._clock())
 
     # --- people's calls, and time's ----------------------------------------------------------------------------------
 
@@ -188,14 +212,46 @@ class Settlement:
                 raise NotFoundError(f"there is no run {run_id!r} that you can see")
             if principal.role is Role.AUDITOR:
                 raise ForbiddenError("an auditor's account changes nothing")
-            held = self._locked(connection, run_id)
+            held = steps.locked(connection, run_id)
             state = run_store.select_runs(connection, run_id=run_id)[0].state
             if state is RunState.RESERVED or (state is RunState.RUNNING and principal.id == found[0].researcher_id):
-                self._release(connection, held, RunState.CANCELLED, "cancelled", principal.id, now)
+                steps.release(connection, held, RunState.CANCELLED, "cancelled", principal.id, now)
             elif state is RunState.RUNNING:  # an owner or operator may have seen the runner's private logs (rule 12)
-                self._quarantine(connection, held, now, RunState.CANCELLED, "cancelled")
+                steps.quarantine(connection, held, now, RunState.CANCELLED, "cancelled")
             elif state is not RunState.CANCELLED:
                 raise ConflictError(f"the run is {state.value}; only a queued or running one can be cancelled")
+            return run_store.select_runs(connection, run_id=run_id)[0]
+
+    def resolve(self, principal: Principal, run_id: str, evidence: Evidence) -> Run:
+        """Ends a quarantine: its undebited rounds are given back, on evidence that nothing private decided its end.
+
+        An operator's or a runner's call (``ForbiddenError`` for others). Raises ``NotFoundError``, ``ConflictError``.
+        """
+        if principal.role not in (Role.ADMIN, Role.RUNNER):
+            raise ForbiddenError("only an operator or the run's runner resolves a quarantine")
+        now = self._clock()
+        salt = secrets.token_bytes(16)
+        with self._database.write() as connection:
+            if not run_store.select_runs(connection, run_id=run_id):
+                raise NotFoundError(f"there is no run {run_id!r}")
+            if principal.role is Role.RUNNER and not run_store.was_granted(connection, run_id, principal.id):
+                raise NotFoundError(f"there is no run {run_id!r} of this runner")
+            held = steps.locked(connection, run_id)
+            if held[0].state != "quarantined":
+                raise ConflictError(f"the run's reservation is {held[0].state}; only a quarantined one is resolved")
+            run_store.insert_evidence(
+                connection, run_id, kind=evidence.kind, statement=evidence.statement, salt=salt, by=principal.id, at=now
+            )
+            facts = {
+                "rounds_released": held[0].undebited,
+                "rounds_debited": held[0].rounds_debited,
+                "evidence": {"kind": evidence.kind, "sha256": evidence.digest(salt)},
+                "by": principal.id,
+            }
+            with entries.locked(connection) as log:
+                appended = steps.append(log, "quarantine_resolved", now, facts, held)
+            for one, entry in zip(held, appended, strict=True):
+                budgets.release_undebited(connection, one, entry)
             return run_store.select_runs(connection, run_id=run_id)[0]
 
     def expire_leases(self) -> int:
@@ -206,11 +262,11 @@ class Settlement:
         ended = 0
         for grant_id, run_id in candidates:
             with self._database.write() as connection:
-                held = self._locked(connection, run_id)
+                held = steps.locked(connection, run_id)
                 grant = run_store.select_grant(connection, grant_id, lock=True)
                 if grant is None or grant.state != "active" or grant.lease_expires_at >= now:
                     continue  # it was extended, or ended, in between
-                self._quarantine(connection, held, now)
+                steps.quarantine(connection, held, now)
                 ended += 1
         return ended
 
@@ -224,50 +280,50 @@ class Settlement:
             raise FencingError("the fencing token is not this grant's")
         return grant
 
-    def _locked(self, connection: Connection, run_id: str) -> Reservation:
-        """Locks the population's balances, then the run; the reservation as it stands under the locks."""
-        budgets.lock_balances(connection, budgets.reservation(connection, run_id).population_id)
-        run_store.lock_run(connection, run_id)
-        return budgets.reservation(connection, run_id)
-
     def _require_live(self, connection: Connection, grant: GrantRow, now: datetime) -> None:
         current = run_store.select_grant(connection, grant.id, lock=True)
         if current is None or current.state != "active" or current.lease_expires_at < now:
             raise FencingError("the grant was revoked or its lease has ended: stop, and publish nothing")
 
-    def _publish(
-        self,
-        connection: Connection,
-        grant: GrantRow,
-        held: Reservation,
-        template: dict[str, Any],
-        result: RunResult,
-        now: datetime,
-    ) -> None:
-        population = catalogue.population(connection, held.population_id)
-        if population is None:  # a foreign key says otherwise
+    def _statement(self, run_id: str, template: dict[str, Any], result: RunResult) -> dict[str, Any]:
+        with self._database.read() as connection:
+            held = budgets.reservations_of(connection, run_id)
+            found = [catalogue.population(connection, one.population_id) for one in held]
+        populations = [population for population in found if population is not None]
+        if len(populations) != len(held):  # a foreign key says otherwise
             raise StorageError("the run's population is missing")
         parameters = Grant.from_json(template).parameters
-        statement = privacy_statement(
-            run_id=held.run_id,
-            population_id=held.population_id,
-            budget=population.budget,
-            event=PoissonGaussian(parameters.sampling_probability, parameters.noise_multiplier, held.rounds_debited),
+        event = PoissonGaussian(parameters.sampling_probability, parameters.noise_multiplier, held[0].rounds)
+        return privacy_statement(
+            run_id=run_id,
+            populations=populations,
+            event=event,
             parameters=parameters,
             generator=result.generator,
             runner_version=result.runner_version,
             public_metrics=result.public_metrics,
+            pld=self._pld(event, populations[0].delta, populations[0].relation),
         )
+
+    def _publish(
+        self,
+        connection: Connection,
+        grant: GrantRow,
+        held: steps.Held,
+        statement: dict[str, Any],
+        result: RunResult,
+        now: datetime,
+    ) -> None:
+        run_id, rounds = held[0].run_id, held[0].rounds
         digest = hashlib.sha256(result.weights).hexdigest()
-        row = ResultRow(held.run_id, digest, len(result.weights), dict(result.public_metrics), statement, now)
+        row = ResultRow(run_id, digest, len(result.weights), dict(result.public_metrics), statement, now)
         run_store.insert_result(connection, row)
-        budgets.close(connection, held.run_id)
-        run_store.set_rounds_done(connection, held.run_id, held.rounds, now)
-        run_store.end_grants(connection, held.run_id)
+        run_store.set_rounds_done(connection, run_id, rounds, now)
+        run_store.end_grants(connection, run_id)
         facts = {
             "grant": grant.id,
             "fencing_token": grant.fencing_token,
-            "rounds": held.rounds,
+            "rounds": rounds,
             "weights_sha256": digest,
             "metrics": sorted(result.public_metrics),
             "statement_sha256": hashlib.sha256(canonical_bytes(statement)).hexdigest(),
@@ -275,59 +331,19 @@ class Settlement:
             "runner_version": result.runner_version,
         }
         with entries.locked(connection) as log:
-            self._move_to(connection, log, held.run_id, RunState.PUBLISHED, now)
-            _append(log, "publication", now, facts, held)
-
-    def _release(
-        self, connection: Connection, held: Reservation, state: RunState, why: str, by: str, now: datetime
-    ) -> None:
-        facts = {"rounds_released": held.undebited, "rounds_debited": held.rounds_debited, "why": why, "by": by}
-        with entries.locked(connection) as log:
-            entry = _append(log, "release", now, facts, held)
-            self._move_to(connection, log, held.run_id, state, now, why)
-        budgets.release_undebited(connection, held, entry)
-        run_store.end_grants(connection, held.run_id)
-
-    def _quarantine(
-        self,
-        connection: Connection,
-        held: Reservation,
-        now: datetime,
-        state: RunState = RunState.QUARANTINED,
-        reason: str = "ended_without_result",
-    ) -> None:
-        """Holds what was not debited, for ever. Why the run ended may be private, so no entry says it (rule 10)."""
-        facts = {"rounds_held": held.undebited, "rounds_debited": held.rounds_debited}
-        with entries.locked(connection) as log:
-            _append(log, "quarantine", now, facts, held)
-            self._move_to(connection, log, held.run_id, state, now, reason)
-        budgets.quarantine(connection, held.run_id)
-        run_store.end_grants(connection, held.run_id)
-
-    def _move_to(
-        self,
-        connection: Connection,
-        log: Log,
-        run_id: str,
-        state: RunState,
-        now: datetime,
-        reason: str | None = None,
-    ) -> None:
-        run_store.set_state(connection, run_id, state, now, reason)
-        log.event(run_id, now, "state", {"state": state.value})
+            steps.move_to(connection, log, run_id, RunState.PUBLISHED, now)
+            appended = steps.append(log, "publication", now, facts, held)
+        for one, entry in zip(held, appended, strict=True):
+            budgets.close(connection, one, entry)
 
 
-def _append(log: Log, kind: str, now: datetime, facts: dict[str, Any], held: Reservation) -> int:
-    entry = log.append(
-        kind,
-        now,
-        facts,
-        population_id=held.population_id,
-        project_id=held.project_id,
-        researcher_id=held.researcher_id,
-        run_id=held.run_id,
-    )
-    return entry.index
+def _check_debit(held: Reservation, first_round: int, rounds: int) -> None:
+    if rounds < 1 or first_round != held.rounds_debited or first_round + rounds > held.rounds:
+        raise ConflictError(
+            f"the next debit starts at round {held.rounds_debited} and has at most {held.undebited} rounds"
+        )
+    if rounds % held.rounds_per_charge:
+        raise ConflictError(f"this run's noise is one mechanism: all {held.rounds_per_charge} rounds are debited whole")
 
 
 def _check_metrics(result: RunResult, *, has_holdout: bool) -> None:

@@ -7,37 +7,39 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accountant.codec import encode_event
 from accountant.curve import ACCOUNTANT
 from accountant.events import PoissonGaussian
-from accountant.filter import Budget
 from accountant.odometer import run_statement
+from accountant.pld import PldStatement
+from governance.model import Population
 from runner.port import TrainParameters
 
-SCHEMA = "pysytff.privacy-statement/1"
+SCHEMA = "pysytff.privacy-statement/2"
 
 
 def privacy_statement(
     *,
     run_id: str,
-    population_id: str,
-    budget: Budget,
+    populations: Sequence[Population],
     event: PoissonGaussian,
     parameters: TrainParameters,
     generator: str,
     runner_version: str,
     public_metrics: Mapping[str, float],
+    pld: PldStatement,
 ) -> dict[str, Any]:
-    """``event`` is what the run was debited as. Deterministic in its arguments."""
-    return {
+    """``event`` is what the run was debited as, in each of ``populations``. Deterministic in its arguments."""
+    first = populations[0]
+    statement: dict[str, Any] = {
         "schema": SCHEMA,
         "run": run_id,
-        "population": population_id,
+        "population": first.id,
         "privacy_unit": "one person of the population, with all their rows",
-        "neighbouring_relation": budget.relation,
+        "neighbouring_relation": first.relation,
         "mechanism": {
             "name": "DP-FedAvg: per-unit clipping of the whole update, Gaussian noise on the sum, fixed denominator",
             "event": encode_event(event),
@@ -47,17 +49,20 @@ def privacy_statement(
             "runner_version": runner_version,
         },
         "this_run": {
-            "epsilon": run_statement(event, budget.delta, budget.orders),
-            "delta": budget.delta,
+            "epsilon": run_statement(event, first.delta, first.budget.orders),
+            "delta": first.delta,
             "accountant": ACCOUNTANT,
             "conversion": "Canonne-Kamath-Steinke 2020, Proposition 12",
             "means": "the run by itself, its parameters fixed before it began",
         },
-        "population_guarantee": {
-            "epsilon": budget.epsilon,
-            "delta": budget.delta,
-            "means": "the cap on everything ever published about this population, enforced by a privacy filter",
+        "this_run_by_pld": {
+            "epsilon": pld.epsilon,
+            "delta": first.delta,
+            "accountant": pld.accountant,
+            "why_none": pld.why,
+            "means": "the same run by privacy loss distributions: tighter, and for reports only, never for admission",
         },
+        "population_guarantee": _guarantee(first),
         "covers": ["the published weights"],
         "costs_nothing": dict.fromkeys(sorted(public_metrics), "computed on data its owner marked public"),
         "assumes": [
@@ -65,4 +70,15 @@ def privacy_statement(
             "noise is drawn in float64; what floating point leaks is in the threat model",
             "each person is one privacy unit of this population and of no other",
         ],
+    }
+    if len(populations) > 1:
+        statement["populations"] = [{"id": one.id, "guarantee": _guarantee(one)} for one in populations]
+    return statement
+
+
+def _guarantee(population: Population) -> dict[str, Any]:
+    return {
+        "epsilon": population.epsilon,
+        "delta": population.delta,
+        "means": "the cap on everything ever published about this population, enforced by a privacy filter",
     }

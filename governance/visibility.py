@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from governance.ledger import catalogue
+from governance.ledger import catalogue, run_store
 from governance.ledger.database import Connection
 from governance.model import Principal, Role, Run
 
@@ -32,4 +32,4 @@ def sees_run(connection: Connection, principal: Principal, run: Run) -> bool:
     if run.researcher_id == principal.id:
         return True
     seen = populations_seen(connection, principal)
-    return seen is None or run.population_id in seen
+    return seen is None or bool(run_store.select_runs(connection, run_id=run.id, population_ids=seen))

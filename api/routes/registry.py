@@ -48,7 +48,15 @@ def populations(services: ServicesDep, principal: PrincipalDep) -> PopulationsOu
 @routes.post("/v1/populations", status_code=201, summary="Open a population and its budget, for life")
 def open_population(services: ServicesDep, principal: PrincipalDep, body: PopulationIn) -> PopulationOut:
     return PopulationOut.model_validate(
-        services.registry.open_population(principal, body.name, body.declared_size, body.epsilon, body.delta)
+        services.registry.open_population(
+            principal,
+            body.name,
+            body.declared_size,
+            body.epsilon,
+            body.delta,
+            relation=body.relation,
+            planned_use=None if body.planned_use is None else body.planned_use.to_domain(),
+        )
     )
 
 
@@ -63,10 +71,20 @@ def quotas(services: ServicesDep, principal: PrincipalDep, population_id: Id) ->
     return QuotasOut(items=[QuotaOut.model_validate(one) for one in found])
 
 
-@routes.put("/v1/populations/{population_id}/quotas", summary="Set the quota of a project or a researcher")
+@routes.put(
+    "/v1/populations/{population_id}/quotas",
+    summary="Set the quota of a project or a researcher, or the population's window",
+)
 def set_quota(services: ServicesDep, principal: PrincipalDep, population_id: Id, body: QuotaIn) -> QuotaOut:
     return QuotaOut.model_validate(
-        services.registry.set_quota(principal, population_id, body.scope, body.scope_id, body.epsilon)
+        services.registry.set_quota(
+            principal,
+            population_id,
+            body.scope,
+            body.scope_id,
+            body.epsilon,
+            None if body.schedule is None else body.schedule.to_domain(),
+        )
     )
 
 

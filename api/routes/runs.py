@@ -13,7 +13,7 @@ from api.auth import CallerDep, PrincipalDep
 from api.events import Broadcaster
 from api.problems import ApiError
 from api.routes import router
-from api.schemas import Id, RunsQuery
+from api.schemas import EvidenceIn, Id, RunsQuery
 from api.services import Services, ServicesDep
 from governance.errors import NotFoundError
 from governance.model import Principal, RunState
@@ -39,6 +39,11 @@ def run(services: ServicesDep, principal: PrincipalDep, run_id: Id) -> RunDetail
 @routes.post("/v1/runs/{run_id}:cancel", summary="Cancel a run; rounds that were debited stay spent")
 def cancel(services: ServicesDep, principal: PrincipalDep, run_id: Id) -> RunOut:
     return RunOut.model_validate(services.settlement.cancel(principal, run_id))
+
+
+@routes.post("/v1/runs/{run_id}:resolve", summary="Resolve a quarantine: give back its undebited rounds, on evidence")
+def resolve(services: ServicesDep, principal: PrincipalDep, run_id: Id, body: EvidenceIn) -> RunOut:
+    return RunOut.model_validate(services.settlement.resolve(principal, run_id, body.to_domain()))
 
 
 @routes.get(

@@ -4,20 +4,24 @@ Invariants
 - ``lock_balances`` comes before any balance is read for a decision or changed.
 - Three balances move together: the population's, the project's and the researcher's within it. They always exist from
   the first reservation on, so a quota that is set later counts what was spent before.
-- committed(reserve) += u·rounds; committed(release) −= u·rounds; debited(debit) += u·rounds. Nothing else changes them.
+- A run over several populations has a reservation in each; whatever happens to one happens to all, in one transaction.
+- committed(reserve) += amount; committed(release) −= amount; debited(debit) += amount, where amount(rounds) = u·rounds
+  (an event that is debited whole has its u for all rounds together). Nothing else changes them, but for
+  ``adjust``, which adds rounds of which the entries were lost.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from accountant.errors import InvalidVectorError
 from accountant.filter import add, subtract
 from governance.ledger import vectors
-from governance.ledger.tables import balances, debits, quotas, reservations
-from governance.model import Quota, timestamp, utc_now
+from governance.ledger.tables import balances, debits, reservations
 
 Vector = tuple[int, ...]
 Scope = tuple[str, str]  # (scope, scope id)
@@ -36,11 +40,14 @@ class Reservation:
     population_id: str
     project_id: str
     researcher_id: str
-    round_curve: Vector
+    round_curve: Vector  # units of one charge
+    rounds_per_charge: int
     rounds: int
     rounds_debited: int
     rounds_released: int
-    state: str
+    state: str  # open | quarantined | closed
+    entry_index: int  # of the decision that reserved
+    closed_entry: int | None = None
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -49,6 +56,13 @@ class Reservation:
     @property
     def undebited(self) -> int:
         return self.rounds - self.rounds_debited - self.rounds_released
+
+    def amount(self, rounds: int) -> Vector:
+        """What ``rounds`` of it cost, exact. Raises ``InvalidVectorError`` unless they are whole charges."""
+        charges, rest = divmod(rounds, self.rounds_per_charge)
+        if rest:
+            raise InvalidVectorError(f"{rounds} rounds are not whole charges of {self.rounds_per_charge}")
+        return tuple([units * charges for units in self.round_curve])
 
 
 def scopes(population_id: str, project_id: str, researcher_id: str) -> tuple[Scope, ...]:
@@ -83,13 +97,10 @@ _STORE_BALANCE = (
 )
 _OPEN_BALANCE = balances.insert()
 _RESERVE = reservations.insert()
-_RESERVATION = sa.select(reservations).where(reservations.c.run_id == sa.bindparam("run"))
-_DEBIT = debits.insert()
-_QUOTAS = (
-    sa.select(quotas)
-    .where(quotas.c.population_id == sa.bindparam("population"))
-    .order_by(quotas.c.scope, quotas.c.scope_id)
+_RESERVATIONS = (
+    sa.select(reservations).where(reservations.c.run_id == sa.bindparam("run")).order_by(reservations.c.population_id)
 )
+_DEBIT = debits.insert()
 
 
 def lock_balances(connection: sa.Connection, population_id: str) -> None:
@@ -134,7 +145,7 @@ def _move(
     release: int = 0,
     debit: int = 0,
 ) -> None:
-    """Applies u·rounds to the three balances of a reservation, which were read under the population's lock."""
+    """Applies the amounts of these rounds to the three balances of a reservation, read under the population's lock."""
     nothing = (0,) * len(held.round_curve)
     moved = []
     for scope in held.scopes:
@@ -143,57 +154,46 @@ def _move(
         balance = current.get(scope, Balance(nothing, nothing, -1))
         committed, debited = balance.committed, balance.debited
         if commit:
-            committed = add(committed, _times(held.round_curve, commit))
+            committed = add(committed, held.amount(commit))
         if release:
-            committed = subtract(committed, _times(held.round_curve, release))
+            committed = subtract(committed, held.amount(release))
         if debit:
-            debited = add(debited, _times(held.round_curve, debit))
-        moved.append(
-            {
-                "population": held.population_id,
-                "in_scope": scope[0],
-                "in_scope_id": scope[1],
-                "new_committed": vectors.encode(committed),
-                "new_debited": vectors.encode(debited),
-                "new_entry": entry,
-            }
-        )
+            debited = add(debited, held.amount(debit))
+        moved.append(_stored(held.population_id, scope, Balance(committed, debited, entry)))
     connection.execute(_STORE_BALANCE, moved)
 
 
-def _times(curve: Vector, rounds: int) -> Vector:
-    return tuple(units * rounds for units in curve)
+def _stored(population_id: str, scope: Scope, balance: Balance) -> dict[str, object]:
+    return {
+        "population": population_id,
+        "in_scope": scope[0],
+        "in_scope_id": scope[1],
+        "new_committed": vectors.encode(balance.committed),
+        "new_debited": vectors.encode(balance.debited),
+        "new_entry": balance.as_of_entry,
+    }
 
 
-def reserve(connection: sa.Connection, held: Reservation, entry: int, current: Mapping[Scope, Balance]) -> None:
+def reserve(connection: sa.Connection, held: Reservation, current: Mapping[Scope, Balance]) -> None:
     """``current``: the balances of ``held.scopes`` as read under the population's lock."""
-    connection.execute(
-        _RESERVE,
-        {
-            "run_id": held.run_id,
-            "population_id": held.population_id,
-            "project_id": held.project_id,
-            "researcher_id": held.researcher_id,
-            "round_curve": vectors.encode(held.round_curve),
-            "rounds": held.rounds,
-            "rounds_debited": 0,
-            "rounds_released": 0,
-            "state": "open",
-        },
-    )
-    _move(connection, held, entry, current, commit=held.rounds)
+    row = {field.name: getattr(held, field.name) for field in dataclasses.fields(held)}
+    connection.execute(_RESERVE, row | {"round_curve": vectors.encode(held.round_curve)})
+    _move(connection, held, held.entry_index, current, commit=held.rounds)
 
 
-def reservation(connection: sa.Connection, run_id: str) -> Reservation:
-    row = connection.execute(_RESERVATION, {"run": run_id}).mappings().one()
-    return Reservation(**{**row, "round_curve": vectors.decode(row["round_curve"])})
+def reservations_of(connection: sa.Connection, run_id: str) -> tuple[Reservation, ...]:
+    """One for each population of the run, in the populations' order. They differ in curve and population only."""
+    rows = connection.execute(_RESERVATIONS, {"run": run_id}).mappings()
+    found = tuple([Reservation(**{**row, "round_curve": vectors.decode(row["round_curve"])}) for row in rows])
+    if not found:
+        raise LookupError(f"run {run_id} has no reservation")
+    return found
 
 
 def debited_before(connection: sa.Connection, run_id: str, first_round: int) -> int | None:
     """Rounds of the debit that starts at ``first_round``, or None if there was none."""
-    return connection.execute(
-        sa.select(debits.c.rounds).where(debits.c.run_id == run_id, debits.c.first_round == first_round)
-    ).scalar_one_or_none()
+    query = sa.select(debits.c.rounds).where(debits.c.run_id == run_id, debits.c.first_round == first_round)
+    return connection.execute(query.limit(1)).scalar_one_or_none()
 
 
 def debit(
@@ -203,52 +203,50 @@ def debit(
         _DEBIT,
         {
             "run_id": held.run_id,
+            "population_id": held.population_id,
             "first_round": first_round,
             "rounds": rounds,
             "grant_id": grant_id,
             "entry_index": entry,
         },
     )
-    _update(connection, held.run_id, {"rounds_debited": held.rounds_debited + rounds})
+    _update(connection, held, {"rounds_debited": held.rounds_debited + rounds})
     _move(connection, held, entry, read_balances(connection, held.population_id, held.scopes), debit=rounds)
 
 
 def release_undebited(connection: sa.Connection, held: Reservation, entry: int) -> None:
     """Gives back what was never debited, and closes the reservation."""
-    _update(connection, held.run_id, {"rounds_released": held.rounds_released + held.undebited, "state": "closed"})
+    released = held.rounds_released + held.undebited
+    _update(connection, held, {"rounds_released": released, "state": "closed", "closed_entry": entry})
     if held.undebited:
         current = read_balances(connection, held.population_id, held.scopes)
         _move(connection, held, entry, current, release=held.undebited)
 
 
-def close(connection: sa.Connection, run_id: str) -> None:
-    _update(connection, run_id, {"state": "closed"})
+def close(connection: sa.Connection, held: Reservation, entry: int) -> None:
+    _update(connection, held, {"state": "closed", "closed_entry": entry})
 
 
-def quarantine(connection: sa.Connection, run_id: str) -> None:
+def quarantine(connection: sa.Connection, held: Reservation) -> None:
     """What was committed stays committed: no amount moves."""
-    _update(connection, run_id, {"state": "quarantined"})
+    _update(connection, held, {"state": "quarantined"})
 
 
-def _update(connection: sa.Connection, run_id: str, values: Mapping[str, object]) -> None:
-    connection.execute(reservations.update().where(reservations.c.run_id == run_id).values(**values))
+def adjust(connection: sa.Connection, population_id: str, amount: Vector, entry: int) -> None:
+    """Adds what a runner ran and whose entries were lost: debited and committed, in the population's own balance."""
+    scope = ("population", population_id)
+    balance = read_balances(connection, population_id, (scope,))[scope]
+    changed = Balance(add(balance.committed, amount), add(balance.debited, amount), entry)
+    connection.execute(_STORE_BALANCE, [_stored(population_id, scope, changed)])
 
 
-def set_quota(connection: sa.Connection, quota: Quota) -> None:
-    key = (
-        quotas.c.population_id == quota.population_id,
-        quotas.c.scope == quota.scope,
-        quotas.c.scope_id == quota.scope_id,
-    )
-    values = {"epsilon": quota.epsilon, "set_at": timestamp(utc_now())}
-    if connection.execute(quotas.update().where(*key).values(**values)).rowcount == 0:
-        connection.execute(
-            quotas.insert(),
-            {"population_id": quota.population_id, "scope": quota.scope, "scope_id": quota.scope_id, **values},
-        )
+def overwrite_balance(connection: sa.Connection, population_id: str, scope: Scope, balance: Balance) -> None:
+    """Reconciliation only: sets what the replayed entries give."""
+    if scope not in read_balances(connection, population_id, (scope,)):
+        open_balance(connection, population_id, scope, len(balance.committed))
+    connection.execute(_STORE_BALANCE, [_stored(population_id, scope, balance)])
 
 
-def read_quotas(connection: sa.Connection, population_id: str, wanted: tuple[Scope, ...] | None = None) -> list[Quota]:
-    rows = connection.execute(_QUOTAS, {"population": population_id}).mappings()
-    found = [Quota(row["population_id"], row["scope"], row["scope_id"], row["epsilon"]) for row in rows]
-    return found if wanted is None else [quota for quota in found if (quota.scope, quota.scope_id) in wanted]
+def _update(connection: sa.Connection, held: Reservation, values: Mapping[str, object]) -> None:
+    key = (reservations.c.run_id == held.run_id, reservations.c.population_id == held.population_id)
+    connection.execute(reservations.update().where(*key).values(**values))

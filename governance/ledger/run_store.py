@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from governance.ledger.tables import grants, reservations, results, runs
-from governance.model import Run, RunState, timestamp
+from governance.ledger.tables import evidence, grants, reservations, results, run_datasets, runner_reports, runs
+from governance.model import Dataset, Run, RunState, timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class ResultRow:
 
 
 _INSERT_RUN = runs.insert()
+_INSERT_DATASETS = run_datasets.insert()
 
 
 def insert_run(connection: sa.Connection, run: Run, grant_template: Mapping[str, Any]) -> None:
@@ -60,6 +61,15 @@ def insert_run(connection: sa.Connection, run: Run, grant_template: Mapping[str,
     )
 
 
+def insert_datasets(connection: sa.Connection, run_id: str, datasets: Sequence[Dataset]) -> None:
+    """What the run trains on, at the versions that its grant pins."""
+    rows = [
+        {"run_id": run_id, "dataset_id": one.id, "version": one.version, "population_id": one.population_id}
+        for one in datasets
+    ]
+    connection.execute(_INSERT_DATASETS, rows)
+
+
 def select_runs(
     connection: sa.Connection,
     *,
@@ -71,13 +81,16 @@ def select_runs(
     limit: int = 50,
 ) -> list[Run]:
     """Newest first; ``before`` is (created_at, id) of the last one seen. ``population_ids`` None means any."""
-    query = sa.select(runs, reservations.c.rounds_debited).join(reservations, reservations.c.run_id == runs.c.id)
+    # Reservations in further populations of the run are debited alike.
+    own = sa.and_(reservations.c.run_id == runs.c.id, reservations.c.population_id == runs.c.population_id)
+    query = sa.select(runs, reservations.c.rounds_debited).join(reservations, own)
     if run_id is not None:
         query = query.where(runs.c.id == run_id)
     if researcher_id is not None:
         query = query.where(runs.c.researcher_id == researcher_id)
     if population_ids is not None:
-        query = query.where(runs.c.population_id.in_(population_ids))
+        touched = sa.select(run_datasets.c.run_id).where(run_datasets.c.population_id.in_(population_ids))
+        query = query.where(runs.c.id.in_(touched))
     if state is not None:
         query = query.where(runs.c.state == state.value)
     if before is not None:
@@ -172,6 +185,11 @@ def select_grant(connection: sa.Connection, grant_id: str, *, lock: bool = False
     return GrantRow(**{**row, "lease_expires_at": datetime.fromisoformat(row["lease_expires_at"])})
 
 
+def was_granted(connection: sa.Connection, run_id: str, runner_id: str) -> bool:
+    query = sa.select(grants.c.id).where(grants.c.run_id == run_id, grants.c.runner_id == runner_id)
+    return connection.execute(query).first() is not None
+
+
 def extend_lease(connection: sa.Connection, grant_id: str, until: datetime) -> None:
     connection.execute(grants.update().where(grants.c.id == grant_id).values(lease_expires_at=timestamp(until)))
 
@@ -190,6 +208,45 @@ def expired(connection: sa.Connection, now: datetime) -> list[tuple[str, str]]:
             )
         )
     ]
+
+
+def active_grants(connection: sa.Connection) -> list[GrantRow]:
+    rows = connection.execute(sa.select(grants).where(grants.c.state == "active").order_by(grants.c.id)).mappings()
+    return [GrantRow(**{**row, "lease_expires_at": datetime.fromisoformat(row["lease_expires_at"])}) for row in rows]
+
+
+def insert_evidence(
+    connection: sa.Connection, run_id: str, *, kind: str, statement: str, salt: bytes, by: str, at: datetime
+) -> None:
+    connection.execute(
+        evidence.insert(),
+        {
+            "run_id": run_id,
+            "kind": kind,
+            "statement": statement,
+            "salt": salt,
+            "given_by": by,
+            "given_at": timestamp(at),
+        },
+    )
+
+
+def store_report(connection: sa.Connection, runner_id: str, document: str, at: datetime) -> None:
+    """Replaces the runner's earlier report."""
+    values = {"document": document, "reported_at": timestamp(at)}
+    changed = connection.execute(
+        runner_reports.update().where(runner_reports.c.runner_id == runner_id).values(**values)
+    )
+    if changed.rowcount == 0:
+        connection.execute(runner_reports.insert(), values | {"runner_id": runner_id})
+
+
+def reports(connection: sa.Connection) -> dict[str, tuple[str, datetime]]:
+    """runner id -> (document, when)."""
+    return {
+        row["runner_id"]: (row["document"], datetime.fromisoformat(row["reported_at"]))
+        for row in connection.execute(sa.select(runner_reports)).mappings()
+    }
 
 
 def insert_result(connection: sa.Connection, result: ResultRow) -> None:

@@ -5,6 +5,9 @@ Invariants
   are append-only: triggers refuse UPDATE, DELETE and TRUNCATE (``APPEND_ONLY``; the migration makes them).
 - Amounts of budget are vectors of big integers in a BLOB (``vectors.py``), never SQL numbers, so nothing can wrap or
   round.
+- ``ledger_entries.subtrees`` and ``log_head.frontier`` are the Merkle tree, kept in the transaction that appends
+  (``merkle.py`` says how). ``log_head.closed`` names why nothing may be appended until the ledger is reconciled.
+- A run has one reservation, and one row for each debit, in every population that it touches.
 - A balance keeps two vectors. ``committed`` = debited + reserved + quarantined is what admission counts; ``debited`` is
   what was spent. Quarantine therefore moves no amount, and a debit never changes ``committed``.
 - Personal text (e-mail, names, purpose, the policy's input) stays out of ``ledger_entries``.
@@ -87,10 +90,24 @@ quotas = sa.Table(
     "quotas",
     metadata,
     sa.Column("population_id", ID, sa.ForeignKey("populations.id"), primary_key=True),
-    sa.Column("scope", sa.String(16), primary_key=True),  # project | researcher
+    sa.Column("scope", sa.String(16), primary_key=True),  # population | project | researcher
     sa.Column("scope_id", ID, primary_key=True),
     sa.Column("epsilon", sa.Float(53), nullable=False),
     sa.Column("set_at", TIME, nullable=False),
+    # A schedule unlocks the quota's epsilon gradually; all four or none.
+    sa.Column("starts_at", TIME),
+    sa.Column("initial_epsilon", sa.Float(53)),
+    sa.Column("step_epsilon", sa.Float(53)),
+    sa.Column("period_days", BIG),
+)
+
+disjoint_populations = sa.Table(  # checked on the data: nobody of these versions is in both
+    "disjoint_populations",
+    metadata,
+    sa.Column("first_id", ID, sa.ForeignKey("populations.id"), primary_key=True),  # first_id < second_id
+    sa.Column("second_id", ID, sa.ForeignKey("populations.id"), primary_key=True),
+    sa.Column("versions", sa.Text, nullable=False),  # JSON: dataset id -> version that was checked
+    sa.Column("entry_index", BIG, nullable=False),
 )
 
 datasets = sa.Table(
@@ -139,6 +156,8 @@ log_head = sa.Table(  # one row; whoever appends locks it, so indexes are dense 
     sa.Column("size", BIG, nullable=False),  # entries so far = next index
     sa.Column("events", BIG, nullable=False),  # run events so far
     sa.Column("fencing", BIG, nullable=False),  # fencing tokens handed out so far
+    sa.Column("frontier", sa.LargeBinary, nullable=False),  # hashes of the tree's complete subtrees, largest first
+    sa.Column("closed", sa.String(64)),  # why nothing is appended; NULL: the ledger is open
 )
 
 ledger_entries = sa.Table(
@@ -146,13 +165,14 @@ ledger_entries = sa.Table(
     metadata,
     sa.Column("index", BIG, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.String(32), nullable=False, index=True),
-    sa.Column("at", TIME, nullable=False),
+    sa.Column("at", TIME, nullable=False, index=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("leaf_hash", sa.LargeBinary(32), nullable=False),
+    sa.Column("subtrees", sa.LargeBinary, nullable=False),  # hashes of the subtrees that this leaf completes
     sa.Column("population_id", ID, index=True),
     sa.Column("project_id", ID, index=True),
     sa.Column("researcher_id", ID, index=True),
-    sa.Column("dataset_id", ID),
+    sa.Column("dataset_id", ID, index=True),
     sa.Column("run_id", ID, index=True),
 )
 
@@ -204,14 +224,27 @@ runs = sa.Table(
 )
 sa.Index("ix_runs_queue", runs.c.state, runs.c.created_at)
 
-reservations = sa.Table(  # one for each population that a run touches (in this release always one)
+run_datasets = sa.Table(  # every dataset that a run trains on, at the version that its grant pins
+    "run_datasets",
+    metadata,
+    sa.Column("run_id", ID, sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("dataset_id", ID, sa.ForeignKey("datasets.id"), primary_key=True),
+    sa.Column("version", BIG, nullable=False),
+    sa.Column("population_id", ID, sa.ForeignKey("populations.id"), nullable=False),
+)
+sa.Index("ix_run_datasets_dataset_id", run_datasets.c.dataset_id)
+
+reservations = sa.Table(  # one for each population that a run touches
     "reservations",
     metadata,
     sa.Column("run_id", ID, sa.ForeignKey("runs.id"), primary_key=True),
     sa.Column("population_id", ID, sa.ForeignKey("populations.id"), primary_key=True),
     sa.Column("project_id", ID, nullable=False),
     sa.Column("researcher_id", ID, nullable=False),
-    sa.Column("round_curve", sa.LargeBinary, nullable=False),  # units per round and order
+    sa.Column("round_curve", sa.LargeBinary, nullable=False),  # units per charge and order
+    sa.Column("rounds_per_charge", BIG, nullable=False),  # 1, or all rounds of an event that is debited whole
+    sa.Column("entry_index", BIG, nullable=False),  # of the decision that reserved
+    sa.Column("closed_entry", BIG),  # of the release, resolution or publication that ended it
     sa.Column("rounds", BIG, nullable=False),
     sa.Column("rounds_debited", BIG, nullable=False),
     sa.Column("rounds_released", BIG, nullable=False),
@@ -224,6 +257,7 @@ debits = sa.Table(
     "debits",
     metadata,
     sa.Column("run_id", ID, sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("population_id", ID, sa.ForeignKey("populations.id"), primary_key=True),
     sa.Column("first_round", BIG, primary_key=True, autoincrement=False),
     sa.Column("rounds", BIG, nullable=False),
     sa.Column("grant_id", ID, nullable=False),
@@ -241,6 +275,25 @@ grants = sa.Table(
     sa.Column("lease_expires_at", TIME, nullable=False),
 )
 sa.Index("ix_grants_lease", grants.c.state, grants.c.lease_expires_at)
+
+evidence = sa.Table(  # what a quarantine was resolved on (side table: may be erased; the entry keeps a salted digest)
+    "evidence",
+    metadata,
+    sa.Column("run_id", ID, sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("statement", sa.Text, nullable=False),
+    sa.Column("salt", sa.LargeBinary(16), nullable=False),
+    sa.Column("given_by", ID, nullable=False),
+    sa.Column("given_at", TIME, nullable=False),
+)
+
+runner_reports = sa.Table(  # the newest report of each runner: what it was ever permitted to run
+    "runner_reports",
+    metadata,
+    sa.Column("runner_id", ID, primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("reported_at", TIME, nullable=False),
+)
 
 results = sa.Table(
     "results",

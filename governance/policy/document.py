@@ -38,8 +38,9 @@ def policy_input(
     population: Population,
     budget: BudgetReading,
     quotas: Sequence[BudgetReading],
+    pool: int,
 ) -> dict[str, Any]:
-    pool = population.declared_size if request.no_clients is None else request.no_clients
+    """For one dataset of the request. ``pool``: units that may be sampled, of all populations that it touches."""
     return {
         "schema_version": SCHEMA_VERSION,
         "now": timestamp(now),
@@ -102,6 +103,7 @@ def policy_input(
                     "committed_epsilon": reading.committed_epsilon,
                 }
                 for reading in quotas
+                if reading.scope != "window"  # of the whole population: it has no place in version 1 of the input
             ],
         },
         "purpose": request.purpose,

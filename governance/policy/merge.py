@@ -13,7 +13,7 @@ This module does not: ask OPA, apply limits to a request, or know budgets.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from governance.errors import PolicyResultError
@@ -50,6 +50,35 @@ def merge(answer: object, *, policy_id: str, active: ActivePolicies, opa_decisio
     )
 
 
+def combine(decisions: Sequence[PolicyDecision]) -> PolicyDecision:
+    """Of a request over several datasets: every dataset's policies must allow it, and the tightest limit counts."""
+    if len(decisions) == 1:
+        return decisions[0]
+    limits, limit_reasons = _tightest(
+        (name, value, decision.limits.sources[name])
+        for decision in decisions
+        for name, value in dataclasses.asdict(decision.limits).items()
+        if name != "sources" and value is not None
+    )
+    orders = [decision.clamp_order for decision in decisions]
+    return PolicyDecision(
+        allowed=all(decision.allowed for decision in decisions) and not limit_reasons,
+        reasons=(*_distinct([decision.reasons for decision in decisions]), *limit_reasons),
+        warnings=_distinct([decision.warnings for decision in decisions]),
+        limits=limits,
+        clamp_order=tuple(name for name in orders[0] if all(name in order for order in orders)),
+        review=_distinct([decision.review for decision in decisions]),
+        obligations=_union([decision.obligations for decision in decisions]),
+        revision=decisions[0].revision,
+        digests=decisions[0].digests,
+        opa_decision_id=" ".join(decision.opa_decision_id for decision in decisions),
+    )
+
+
+def _distinct(sets: Sequence[tuple[Reason, ...]]) -> tuple[Reason, ...]:
+    return tuple(dict.fromkeys(reason for one in sets for reason in one))
+
+
 def _refusals(answer: Answer) -> Iterator[Reason]:
     yield from answer.deny
     if not answer.allow and not answer.deny:
@@ -68,14 +97,18 @@ def _unknown_obligations(answer: Answer) -> Iterator[Reason]:
 
 
 def _merge_limits(answers: Sequence[Answer]) -> tuple[Limits, tuple[Reason, ...]]:
+    return _tightest((name, value, answer.source) for answer in answers for name, value in answer.limits.items())
+
+
+def _tightest(stated: Iterable[tuple[str, float | frozenset[str], str]]) -> tuple[Limits, tuple[Reason, ...]]:
+    """Of (limit, value, source) as stated, the tightest of each limit; and reasons where nothing is left."""
     values: dict[str, float | frozenset[str]] = {}
     sources: dict[str, str] = {}
-    for answer in answers:
-        for name, value in answer.limits.items():
-            held = values.get(name)
-            tightest = value if held is None else _tighter(name, held, value)
-            if tightest != held:
-                values[name], sources[name] = tightest, answer.source
+    for name, value, source in stated:
+        held = values.get(name)
+        tightest = value if held is None else _tighter(name, held, value)
+        if tightest != held:
+            values[name], sources[name] = tightest, source
     reasons = (*_empty_choices(values, sources), *_conflicts(values, sources))
     return Limits(**dataclasses.asdict(Limits()) | values | {"sources": sources}), reasons
 

@@ -259,6 +259,7 @@ _BY_CODE: Mapping[str, type[ProblemError]] = {
     "throttled": ThrottledError,
     "contention": UnavailableError,
     "storage_unavailable": UnavailableError,
+    "ledger_closed": UnavailableError,
     "policy_engine_error": UnavailableError,
     "policy_engine_unreachable": UnavailableError,
     "policy_engine_timeout": UnavailableError,

@@ -92,7 +92,7 @@ def test_a_budget_that_is_used_up_refuses_and_is_never_exceeded(governed: Govern
     assert Outcome.REFUSED is outcomes[-1]
     assert {"budget_exhausted"} == reason_codes(decision)
     with governed.database.read() as connection:
-        state = budget_state.read(connection, governed.population)
+        state = budget_state.read(connection, governed.population, governed.clock())
     assert fits(state.caps, tuple(0 for _ in state.budget.orders)) is None
 
 

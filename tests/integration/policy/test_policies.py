@@ -107,7 +107,11 @@ def test_the_document_that_admission_builds_matches_the_schema(
         dataset=Dataset("dst_1", "pop_1", "digits", "", "digits", 1, "ver_1", None, 5, (), now),
         population=Population("pop_1", "Writers", "usr_2", 300, Budget.open(8.0, 1e-5), now),
         budget=reading,
-        quotas=[dataclasses.replace(reading, scope="project", scope_id="prj_1")],
+        quotas=[
+            dataclasses.replace(reading, scope="window"),
+            dataclasses.replace(reading, scope="project", scope_id="prj_1"),
+        ],
+        pool=300 if no_clients is None else no_clients,
     )
     assert [] == errors_of(built, opa, tmp_path)
 

@@ -34,7 +34,7 @@ def cap(budget: Budget = BUDGET, name: str = "the population's budget", spent_ro
 def fitted(request: TrainRequest, *caps: Cap, order: tuple[str, ...] = CLAMPABLE) -> Fitted:
     answer = fit(request, caps or (cap(),), order, pool_size=POOL)
     assert isinstance(answer, Fitted)
-    assert fits(caps or (cap(),), answer.curve.times(answer.event.rounds)) is None
+    assert fits(caps or (cap(),), answer.charge.curve.times(answer.event.rounds)) is None
     return answer
 
 
@@ -63,7 +63,7 @@ def test_the_policys_order_is_kept() -> None:
     answer = fitted(replace(REQUEST, clients_per_round=200, noise_multiplier=1.0), order=("rounds",))
     assert ["rounds"] == [clamp.parameter for clamp in answer.clamps]
     assert answer.request.rounds < 100
-    one_more = answer.curve.times(answer.request.rounds + 1)
+    one_more = answer.charge.curve.times(answer.request.rounds + 1)
     assert fits((cap(),), one_more) is not None
 
 

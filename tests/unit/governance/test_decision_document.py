@@ -48,7 +48,7 @@ def test_the_model_does_not_travel_in_decisions() -> None:
 
 
 def test_the_ledger_keeps_codes_and_numbers_and_no_text() -> None:
-    text = json.dumps(decision_document.entry_facts(DECISION, 1, None))
+    text = json.dumps(decision_document.entry_facts(DECISION, [("dat_1", 1)], ["pop_1"], None))
     for kept in ("dec_1", "code", "owner:digits", "1-abc", "sha256:1"):
         assert kept in text
     for personal in ("something personal", "a message", "a warning", "why"):

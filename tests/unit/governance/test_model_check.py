@@ -9,7 +9,7 @@ import pytest
 
 from governance.errors import InvalidModelError, InvalidRequestError
 from governance.model import Asset, Dataset, TrainRequest
-from governance.model_check import check_model
+from governance.model_check import check_model, columns
 
 ASSETS = (
     Asset("ast_x", "images", "float32", (8, 8)),
@@ -35,7 +35,7 @@ def check(document: dict[str, Any], label: str = "ast_y", loss: str = "sparse_ca
         model=document,
         loss=loss,
     )
-    return check_model(request, DATASET)
+    return check_model(request, *columns(DATASET, request.train_data_id, request.label_data_id))
 
 
 def test_a_model_that_fits_is_parsed() -> None:

@@ -39,7 +39,7 @@ WIDE = spec(
 
 
 def code(request: TrainRequest, model: ModelSpec, dataset: Dataset = DATASET) -> str | None:
-    reason = exceeded(request, model, dataset)
+    reason = exceeded(request, model, [dataset])
     return None if reason is None else reason.code
 
 
