@@ -152,7 +152,14 @@ def consistency_proof(old: int, new: int, fetch: Fetch) -> list[bytes]:
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """RFC 9162 section 2.1.3.2. Raises ``ProofError``."""
-    _check_hashes(proof, {"leaf hash": leaf, "root": root})
+    _check_hashes((), {"root": root})
+    if root_of_inclusion(leaf, index, size, proof) != root:
+        raise ProofError(f"the inclusion proof of leaf {index} leads to another root than the tree's of {size}")
+
+
+def root_of_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
+    """The root that an inclusion proof leads to. Raises ``ProofError`` for one of another length."""
+    _check_hashes(proof, {"leaf hash": leaf})
     if not 0 <= index < size:
         raise ProofError(f"there is no leaf {index} in a tree of {size}")
     position, last, current = index, size - 1, leaf
@@ -168,8 +175,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         position, last = position >> 1, last >> 1
     if last:
         raise ProofError("the inclusion proof is too short")
-    if current != root:
-        raise ProofError(f"the inclusion proof of leaf {index} leads to another root than the tree's of {size}")
+    return current
 
 
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:

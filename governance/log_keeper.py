@@ -1,0 +1,285 @@
+"""Keeps the log honest from outside the database: mirrors every entry, signs checkpoints, names what was tampered with.
+
+Each look (``look``): (1) the head is neither behind the mirror nor on another history; (2) each new row's body, hashes
+and columns belong together and continue the tree that was computed here, from bodies; (3) the new bodies are in the
+mirror, on disk; (4) the computed root is the stored one; (5) the checkpoint is signed, and on disk.
+
+Invariants
+- No root is signed that was not computed here from bodies that are in the mirror.
+- What does not fit is a ``TamperedError`` with a reason, nothing is signed, and the ledger is to be closed for it.
+- Rows that were looked at once are looked at again, some at a time, for ever (``scrub``).
+
+This module does not: talk to witnesses or own a thread (``api/checkpointer.py``), or open a closed ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from governance import log_keys
+from governance.errors import StorageError
+from governance.ledger import entries, merkle, notes, tree_store
+from governance.ledger.database import Connection, Database
+from governance.ledger.merkle import Frontier
+from governance.ledger.notes import Checkpoint, Note, NoteError, Signature, VerifierKey
+from governance.ledger.tree_store import MissingNodeError, Row, StoredNodes
+from governance.log_files import Mirror, MirrorDamagedError, write_whole
+from governance.log_keys import Enrolled, KeyFile
+from governance.model import utc_now
+
+CHECKPOINT = "checkpoint"
+ORIGIN = "origin"  # says that this folder belongs to the log: without it the mirror was lost
+ROTATIONS = "rotations"
+_BATCH = 1000
+
+
+class TamperedError(Exception):
+    """The database, or what is kept beside it, is not what was signed. ``reason`` is stable; ``detail`` says more."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def begin(
+    database: Database,
+    folder: Path,
+    file: KeyFile,
+    by: str,
+    origin: str | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> Enrolled:
+    """Gives the log its first key, if it has none, and this folder to the log. Raises as ``log_keys.enrol`` does."""
+    with database.read() as connection:
+        known = log_keys.enrolled(connection)
+    if not known:
+        keys = file.read()
+        origin = keys[-1].name if keys else origin or log_keys.new_origin()
+        adopt(folder, origin)
+    return log_keys.enrol(database, file, by, origin, clock)
+
+
+def adopt(folder: Path, origin: str) -> None:
+    """Makes this folder the log's, for a new log or, after a reconciliation, where the old folder was lost."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(folder / ORIGIN, f"{origin}\n".encode())
+    except OSError as error:
+        raise StorageError(f"the log's folder {folder} cannot be written") from error
+
+
+def read_checkpoint(folder: Path) -> Note | None:
+    """The last checkpoint; None before the first. Raises ``NoteError``, ``OSError``."""
+    try:
+        return Note.parse((folder / CHECKPOINT).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+class LogKeeper:
+    """One for each log, in one process. ``open`` first; a failed method may be called again."""
+
+    def __init__(self, database: Database, folder: Path, keys: KeyFile) -> None:
+        self._database = database
+        self._folder = folder
+        self._keys = keys
+        self._scrubbed = Frontier.empty()
+        self.mirror = Mirror(folder, Frontier.empty(), 0)
+        self.note: Note | None = None
+        self.signed: Checkpoint | None = None
+        self.mirror_rebuilt = False
+
+    def open(self) -> None:
+        """Reads what was signed and mirrored. Raises ``TamperedError``, ``StorageError``, ``OSError``."""
+        with self._database.read() as connection:
+            known = log_keys.enrolled(connection)
+            if known and not (self._folder / ORIGIN).exists():
+                raise TamperedError("mirror_missing", f"{self._folder} does not hold this log's mirror and checkpoint")
+            self._read_signed(known)
+            try:
+                self.mirror = Mirror.open(self._folder, self.signed)
+            except MirrorDamagedError:
+                self._rebuild_mirror(connection)
+
+    def look(self) -> bool:
+        """Takes in what was appended and signs it; True if there is a new checkpoint. Nothing for a closed ledger.
+
+        Raises ``TamperedError``, ``StorageError``, ``OSError``.
+        """
+        with self._database.read() as connection:
+            head = entries.head(connection)
+            if head.closed is not None:
+                return False
+            if head.frontier != self.mirror.frontier:
+                self._check_past(connection, head.size)
+                self._take_in(connection, head.size)
+            if head.frontier != self.mirror.frontier:
+                raise TamperedError("tree_damaged", f"the stored tree of {head.size} entries has another root")
+            if self.signed is not None and self.signed.size == self.mirror.size:
+                return False
+            known = log_keys.enrolled(connection)
+        return self._sign(known)
+
+    def scrub(self, rows: int) -> None:
+        """Looks at the next ``rows`` stored rows again, from the first on when all were seen. Raises as ``look``."""
+        if self._scrubbed.size >= self.mirror.size:
+            self._scrubbed = Frontier.empty()
+        with self._database.read() as connection:
+            if entries.head(connection).closed is not None:
+                return
+            stop = min(self._scrubbed.size + rows, self.mirror.size)
+            for row in tree_store.rows(connection, self._scrubbed.size, stop):
+                self._scrubbed = checked(self._scrubbed, row)
+        if self._scrubbed.size < stop:
+            raise TamperedError("entries_missing", f"entry {self._scrubbed.size} is gone")
+
+    def close_ledger(self, reason: str) -> bool:
+        """Nothing is admitted or debited until the ledger is reconciled. False if it was closed already."""
+        with self._database.write() as connection:
+            return entries.close(connection, reason)
+
+    def add_cosignatures(self, more: Sequence[Signature]) -> None:
+        """Keeps a witness's signatures with the checkpoint. Raises ``OSError``."""
+        if self.note is not None and more:
+            note = self.note.with_signatures(more)
+            write_whole(self._folder / CHECKPOINT, note.encode().encode())
+            self.note = note
+
+    def proof_from(self, old: int) -> list[bytes]:
+        """Consistency from an older tree to the signed one, checked here before anybody else sees it.
+
+        Raises ``TamperedError`` if the stored tree does not yield it.
+        """
+        assert self.signed is not None
+        with self._database.read() as connection:
+            nodes = StoredNodes(connection)
+            try:
+                old_root = merkle.root_at(old, nodes)
+                proof = merkle.consistency_proof(old, self.signed.size, nodes)
+                merkle.verify_consistency(old, old_root, self.signed.size, self.signed.root, proof)
+            except ValueError as error:  # also MissingNodeError and ProofError
+                raise TamperedError("tree_damaged", f"the stored tree yields no proof: {error}") from error
+        return proof
+
+    # --- (1) to (5) --------------------------------------------------------------------------------------------------
+
+    def _read_signed(self, known: Sequence[Enrolled]) -> None:
+        trusted = [key.verifier for key in self._keys.read()]
+        try:
+            self.note = read_checkpoint(self._folder)
+            self.signed = None
+            if self.note is not None:
+                origin = known[-1].origin if known else None
+                self.signed, _ = notes.verify_checkpoint(self.note, trusted, origin)
+        except NoteError as error:
+            raise TamperedError("checkpoint_damaged", f"{self._folder / CHECKPOINT}: {error}") from error
+
+    def _check_past(self, connection: Connection, size: int) -> None:
+        """(1) Raises ``TamperedError`` unless the stored log continues the mirrored one."""
+        signed = 0 if self.signed is None else self.signed.size
+        if size < max(self.mirror.size, signed):
+            raise TamperedError(
+                "rolled_back", f"the database has {size} entries, {max(self.mirror.size, signed)} were recorded outside"
+            )
+        try:
+            stored = merkle.frontier_at(self.mirror.size, StoredNodes(connection))
+        except MissingNodeError as error:
+            raise TamperedError("entries_missing", str(error)) from error
+        if stored != self.mirror.frontier:
+            raise self._difference(connection)
+
+    def _difference(self, connection: Connection) -> TamperedError:
+        """What sets the stored entries apart from those that were mirrored."""
+        first, same_again = None, False
+        stored = tree_store.rows(connection, 0, self.mirror.size)
+        for expected, (row, body) in enumerate(zip(stored, self.mirror.bodies(), strict=False)):
+            if row.index != expected:
+                return TamperedError("entries_missing", f"entry {expected} is gone")
+            if row.body != body and first is None:
+                first = expected
+            same_again = same_again or (first is not None and row.body == body)
+        if first is None:
+            return TamperedError("tree_damaged", "the stored hashes are not those of the stored entries")
+        if same_again:
+            return TamperedError("rewritten", f"entry {first} is not what was recorded")
+        return TamperedError("forked", f"from entry {first} on, the entries are others than were recorded")
+
+    def _take_in(self, connection: Connection, size: int) -> None:
+        """(2), (3). Batches end at the signed size, where roots must meet even if the mirror had been cut."""
+        while self.mirror.size < size:
+            stop = min(self.mirror.size + _BATCH, size)
+            if self.signed is not None and self.mirror.size < self.signed.size:
+                stop = min(stop, self.signed.size)
+            frontier, bodies = self.mirror.frontier, []
+            for row in tree_store.rows(connection, self.mirror.size, stop):
+                frontier = checked(frontier, row)
+                bodies.append(row.body)
+            if frontier.size < stop:
+                raise TamperedError("entries_missing", f"entry {frontier.size} is gone")
+            if self.signed is not None and stop == self.signed.size and frontier.root() != self.signed.root:
+                raise TamperedError("rewritten", f"the first {stop} entries are not those that were signed")
+            self.mirror.append(bodies)
+
+    def _rebuild_mirror(self, connection: Connection) -> None:
+        """The mirror is damaged; if the stored entries are those that were signed, it is made again from them."""
+        head = entries.head(connection)
+        self.mirror = Mirror.anew(self._folder)
+        self.mirror_rebuilt = True
+        self._check_past(connection, head.size)
+        self._take_in(connection, head.size)
+
+    def _sign(self, known: Sequence[Enrolled]) -> bool:
+        """(5)"""
+        if not known or self.mirror.size <= known[0].index:
+            return False
+        previous = None if self.signed is None else self.signed.size
+        needed = log_keys.signers(known, previous, self.mirror.size)
+        checkpoint = Checkpoint(needed[0].origin, self.mirror.size, self.mirror.frontier.root())
+        text, private = checkpoint.text(), self._keys.read()
+        try:
+            signing = [log_keys.require_private(one, private, self._keys.path) for one in needed]
+        except StorageError as error:
+            raise TamperedError("unknown_key", error.detail) from error
+        note = Note(text, tuple(key.sign(text) for key in signing))
+        data = note.encode().encode()
+        if len(needed) > 1:  # whoever trusts the older key follows to the newer one from here
+            (self._folder / ROTATIONS).mkdir(mode=0o700, exist_ok=True)
+            for one in needed[:-1]:
+                write_whole(self._folder / ROTATIONS / str(one.index), data)
+        write_whole(self._folder / CHECKPOINT, data)
+        self.note, self.signed = note, checkpoint
+        self.mirror.save()
+        log_keys.forget_before(self._keys, needed[0].key)
+        return True
+
+
+def checked(frontier: Frontier, row: Row) -> Frontier:
+    """The frontier after ``row``. Raises ``TamperedError`` unless its parts belong together and continue the tree."""
+    if row.index != frontier.size:
+        raise TamperedError("entries_missing", f"entry {frontier.size} is gone")
+    leaf = merkle.leaf_hash(row.body)
+    if leaf != row.leaf_hash:
+        raise TamperedError("rewritten", f"entry {row.index} does not have the hash that is stored beside it")
+    after, completed = frontier.append(leaf)
+    if b"".join(completed) != row.subtrees:
+        raise TamperedError("tree_damaged", f"the subtrees beside entry {row.index} are not its own")
+    try:
+        body = json.loads(row.body)
+        written = (body["index"], body["kind"], body["at"], body["subjects"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TamperedError("rewritten", f"entry {row.index} cannot be read") from error
+    if written != (row.index, row.kind, row.at, dict(row.subjects)):
+        raise TamperedError("columns_changed", f"the columns beside entry {row.index} say something else than it does")
+    return after
+
+
+def cosigned_by(note: Note, key: VerifierKey) -> int | None:
+    """When this witness cosigned it, in seconds since 1970; None if it did not."""
+    try:
+        return note.verify([key])[0].at
+    except NoteError:
+        return None
