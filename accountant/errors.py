@@ -50,30 +50,35 @@ class InvalidVectorError(AccountantError):
     """An amount is not an integer, is negative, leaves 127 bits, or belongs to another grid of orders."""
 
 
+class NotComposableError(AccountantError):
+    """An event cannot be accounted under a neighbouring relation. ``what_to_do`` says how to ask instead."""
+
+    def __init__(self, event: str, relation: str, why: str, what_to_do: str) -> None:
+        super().__init__(f"{event} cannot be charged to a population with the relation {relation}: {why}; {what_to_do}")
+        self.event = event
+        self.relation = relation
+        self.why = why
+        self.what_to_do = what_to_do
+
+
 class InvalidCurveError(AccountantError):
     """A computed curve is not finite, not positive or decreases: nothing is charged from it."""
 
-    def __init__(self, sampling_probability: float, noise_multiplier: float, why: str) -> None:
-        super().__init__(
-            f"curve of sampling_probability = {sampling_probability!r}, noise_multiplier = {noise_multiplier!r}: {why}"
-        )
-        self.sampling_probability = sampling_probability
-        self.noise_multiplier = noise_multiplier
+    def __init__(self, mechanism: object, why: str) -> None:
+        super().__init__(f"curve of {mechanism}: {why}")
+        self.mechanism = mechanism
         self.why = why
 
 
 class CurveDisagreementError(AccountantError):
-    """The two computations of one curve differ by more than their known errors. An alarm: one of them is wrong."""
+    """The two computations of one curve differ by more than their known errors. An alarm: one of them is wrong.
 
-    def __init__(
-        self, sampling_probability: float, noise_multiplier: float, order: float, own: float, library: float
-    ) -> None:
-        super().__init__(
-            f"curve of sampling_probability = {sampling_probability!r}, noise_multiplier = {noise_multiplier!r} "
-            f"at order {order!r}: own kernel {own!r}, dp_accounting {library!r}"
-        )
-        self.sampling_probability = sampling_probability
-        self.noise_multiplier = noise_multiplier
+    ``own`` and ``other`` are the two values: of our kernel, and of dp_accounting or of the second programme.
+    """
+
+    def __init__(self, mechanism: object, order: float, own: float, other: float) -> None:
+        super().__init__(f"curve of {mechanism} at order {order!r}: own kernel {own!r}, second computation {other!r}")
+        self.mechanism = mechanism
         self.order = order
         self.own = own
-        self.library = library
+        self.other = other

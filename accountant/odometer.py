@@ -15,11 +15,13 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from accountant.curve import UNITS_PER_NAT, round_curve
+from accountant.charge import charge
+from accountant.curve import UNITS_PER_NAT
 from accountant.errors import InvalidBudgetError
 from accountant.events import Event
 from accountant.filter import FINE_BITS, FINE_PER_NAT, Budget, Vector, check_delta, conversion_offsets, subtract, zero
 from accountant.orders import check_orders
+from accountant.relations import ADD_OR_REMOVE_ONE
 
 _LEAST_READING = 1 / UNITS_PER_NAT  # for what the conversion calls (0, δ)-private: something was spent all the same
 
@@ -35,11 +37,14 @@ def epsilon_reading(source: Budget | tuple[tuple[float, ...], tuple[float, ...]]
     return _reading(spent, check_delta(delta), check_orders(orders), weights)
 
 
-def run_statement(event: Event, delta: float, orders: tuple[float, ...]) -> float:
+def run_statement(event: Event, delta: float, orders: tuple[float, ...], relation: str = ADD_OR_REMOVE_ONE) -> float:
     """ε at ``delta`` of one run alone, by Rényi divergence. Its parameters are fixed up front, so the best order
-    counts in full."""
-    spent = round_curve(event.sampling_probability, event.noise_multiplier, orders).times(event.rounds)
-    return _reading(spent, check_delta(delta), orders, (1.0,) * len(orders))
+    counts in full.
+
+    Raises ``NotComposableError`` where the event has no meaning under the relation, ``InvalidBudgetError``.
+    """
+    delta = check_delta(delta)
+    return _reading(charge(event, orders, relation).total, delta, orders, (1.0,) * len(orders))
 
 
 def _reading(spent: Vector, delta: float, orders: tuple[float, ...], weights: tuple[float, ...]) -> float:
