@@ -51,6 +51,13 @@ class Settings(BaseSettings):
     runner_credential_file: Path = Field(
         default_factory=_in_data_dir("secrets/runner-credential"), description="the runner's credential (0600)"
     )
+    ledger_dir: Path = Field(
+        default_factory=_in_data_dir("ledger"), description="the log's checkpoint, and its mirror of every entry"
+    )
+    log_origin: str = Field(default="", description="the log's name, for a new log; unset: a random one")
+    witnesses: str = Field(
+        default="", description="who cosigns checkpoints: 'vkey URL', separated by commas; unset: LEDGER_DIR/witnesses"
+    )
     opa_url: str | None = Field(default=None, description="a policy engine run elsewhere; unset: a managed child")
     opa_token: SecretStr | None = Field(
         default=None, description="the token that the policy engine at OPA_URL asks for"
@@ -67,10 +74,17 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("data_dir", "data_root", "scratch_dir", "opa_path", "runner_credential_file")
+    @field_validator("data_dir", "data_root", "scratch_dir", "ledger_dir", "opa_path", "runner_credential_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(os.path.abspath(value.expanduser()))
+
+    @field_validator("log_origin")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        if "+" in value or any(one.isspace() or one < " " for one in value):
+            raise ValueError("names a log: no spaces and no plus sign, such as example.org/ledger")
+        return value
 
     @field_validator("opa_url", "api_url")
     @classmethod
@@ -107,6 +121,10 @@ class Settings(BaseSettings):
     @property
     def token_key_file(self) -> Path:
         return self.secrets_dir / "token-signing-key"
+
+    @property
+    def log_key_file(self) -> Path:
+        return self.secrets_dir / "log-signing-key"
 
     @property
     def opa_token_file(self) -> Path:

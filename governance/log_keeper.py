@@ -92,6 +92,7 @@ class LogKeeper:
         self.note: Note | None = None
         self.signed: Checkpoint | None = None
         self.mirror_rebuilt = False
+        self.closed = False  # as of the last look
 
     def open(self) -> None:
         """Reads what was signed and mirrored. Raises ``TamperedError``, ``StorageError``, ``OSError``."""
@@ -112,7 +113,8 @@ class LogKeeper:
         """
         with self._database.read() as connection:
             head = entries.head(connection)
-            if head.closed is not None:
+            self.closed = head.closed is not None
+            if self.closed:
                 return False
             if head.frontier != self.mirror.frontier:
                 self._check_past(connection, head.size)
@@ -128,9 +130,9 @@ class LogKeeper:
         """Looks at the next ``rows`` stored rows again, from the first on when all were seen. Raises as ``look``."""
         if self._scrubbed.size >= self.mirror.size:
             self._scrubbed = Frontier.empty()
+        if self.closed:
+            return
         with self._database.read() as connection:
-            if entries.head(connection).closed is not None:
-                return
             stop = min(self._scrubbed.size + rows, self.mirror.size)
             for row in tree_store.rows(connection, self._scrubbed.size, stop):
                 self._scrubbed = checked(self._scrubbed, row)

@@ -1,0 +1,171 @@
+"""One thread for each node that keeps the log: mirrors, signs, asks witnesses, and closes the ledger where it must.
+
+At start, before the API serves: (1) take the log's lock; whoever has it does the work, other API processes of the node
+do without; (2) enrol the log's first key, if it has none; (3) open mirror and checkpoint; (4) look at everything new,
+and again at all rows of a small log; (5) ask the witnesses. Then (4) and (5) again within a second of every change.
+
+Invariants
+- What was tampered with closes the ledger, with a reason and an error in the log; a failure of this machine (a full
+  disk, a database that is away) closes nothing and is tried again.
+- A witness that is down delays no decision.
+
+This module does not: decide what tampering is (``governance/log_keeper.py``), or reconcile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from api import logging
+from api.errors import NodeError
+from api.settings import Settings
+from api.witness_client import WitnessAddress, WitnessClient, WitnessConflictError, WitnessError, configured
+from governance import log_keeper
+from governance.errors import GovernanceError
+from governance.ledger.database import Database
+from governance.log_keeper import LogKeeper, TamperedError
+from governance.log_keys import KeyFile
+
+POLL_S = 0.5
+SCRUB_ROWS = 200  # of each poll: a million rows in less than an hour, for a hundredth of a core
+SCRUBBED_AT_START = 20_000
+BY_NODE = "node"
+
+
+class Checkpointer:
+    """``start`` once, then ``tick`` again and again, from one thread at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        keys: KeyFile,
+        witnesses: Sequence[WitnessAddress] = (),
+        origin: str | None = None,
+    ) -> None:
+        self._database = database
+        self._folder = folder
+        self._keys = keys
+        self._origin = origin
+        self._witnesses = [WitnessClient(one) for one in witnesses]
+        self._open = False
+        self.keeper = LogKeeper(database, folder, keys)
+
+    def start(self) -> None:
+        """(2) to (5). Raises ``GovernanceError``, ``OSError`` where the machine does not let it; tampering does not."""
+        log_keeper.begin(self._database, self._folder, self._keys, BY_NODE, self._origin)
+        self.tick(scrub_rows=SCRUBBED_AT_START)
+
+    def tick(self, scrub_rows: int = SCRUB_ROWS) -> None:
+        """(3) where that failed before, (4), (5). Raises ``GovernanceError``, ``OSError``."""
+        try:
+            if not self._open:
+                self._open_keeper()
+            self.keeper.look()
+            self.keeper.scrub(scrub_rows)
+            self._ask_witnesses()
+        except TamperedError as error:
+            self._close_ledger(error.reason, error.detail)
+        except WitnessConflictError as error:
+            self._close_ledger(error.reason, error.detail)
+
+    def close(self) -> None:
+        for witness in self._witnesses:
+            witness.close()
+
+    def _open_keeper(self) -> None:
+        self.keeper.open()
+        self._open = True
+        if self.keeper.mirror_rebuilt:
+            logging.logger().error("log_mirror_rebuilt", why="it did not lead to the signed root; the database does")
+
+    def _ask_witnesses(self) -> None:
+        """Those whose signature the checkpoint lacks."""
+        note, found = self.keeper.note, []
+        if note is None or self.keeper.closed:
+            return
+        for witness in self._witnesses:
+            now = time.monotonic()
+            if not witness.may_be_asked(now) or log_keeper.cosigned_by(note, witness.key) is not None:
+                continue
+            try:
+                found.append(witness.ask(note, self.keeper.proof_from, now))
+            except WitnessError as error:
+                logging.logger().warning("log_not_cosigned", witness=witness.key.name, why=str(error))
+        self.keeper.add_cosignatures(found)
+
+    def _close_ledger(self, reason: str, detail: str) -> None:
+        if self.keeper.close_ledger(reason):
+            logging.logger().error("ledger_closed", reason=reason, detail=detail)
+
+
+@contextlib.contextmanager
+def running(settings: Settings, database: Database) -> Iterator[None]:
+    """Keeps the node's log while the block runs. Returns to the block when the first check is done.
+
+    Raises ``NodeError`` if it cannot be done: without it nothing would be tamper-evident.
+    """
+    witnesses = configured(settings.witnesses, settings.ledger_dir / "witnesses")
+    worker = Checkpointer(
+        database, settings.ledger_dir, KeyFile(settings.log_key_file), witnesses, settings.log_origin or None
+    )
+    thread = _Thread(worker, settings.ledger_dir)
+    try:
+        thread.take_over()
+    except (GovernanceError, OSError) as error:
+        thread.stop()
+        raise NodeError(f"the log cannot be kept: {error}") from error
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop()
+
+
+class _Thread(threading.Thread):
+    def __init__(self, worker: Checkpointer, folder: Path) -> None:
+        super().__init__(name="checkpointer", daemon=True)
+        self._worker = worker
+        self._folder = folder
+        self._lock: int | None = None
+        self._asked_to_end = threading.Event()
+
+    def take_over(self) -> bool:
+        """(1), and the first check. False if another process of the node keeps the log."""
+        if self._lock is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            self._lock = descriptor
+            self._worker.start()
+        return True
+
+    def run(self) -> None:
+        while not self._asked_to_end.wait(POLL_S):
+            try:
+                if self.take_over():
+                    self._worker.tick()
+            except GovernanceError as error:
+                logging.logger().warning("log_not_kept", code=error.code)
+            except Exception as error:
+                logging.logger().error("log_not_kept", **logging.failure(error))
+
+    def stop(self) -> None:
+        """The kernel would free the lock at the end too."""
+        self._asked_to_end.set()
+        if self.is_alive():
+            self.join(timeout=10.0)
+        self._worker.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
