@@ -6,7 +6,8 @@ The steps:
 (2) it reads its grant and the directories of its data, which is all that it is told about the world;
 (3) it builds the computation from declared facts; a run that cannot work ends here, with nothing debited or opened;
 (4) it asks for a batch of rounds to be debited, and goes on only if they may run: before the first permission, no
-    data is opened, and before each, no coin of those rounds is tossed;
+    data is opened, and before each, no coin of those rounds is tossed; versions that the grant joins become one after
+    the first, in the scratch directory, and lose their names there as soon as they are mapped;
 (5) it trains them, and reports how many are done;
 (6) it evaluates on the public hold-out, writes the weights to its scratch directory, and says so.
 
@@ -23,19 +24,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from runner.errors import DebitRefusedError, PortError
 from runner.executor import Executor, die_with_parent
 from runner.isolation import enter_private_network
+from runner.joined import FEATURES, LABELS, check_joinable, join
 from runner.model_spec import ModelSpec, parse
 from runner.noise import GENERATOR, Streams
 from runner.pipe import Pipe, expect, field
-from runner.port import Grant
-from runner.silos import Silos, read_declared, require_private, require_public
+from runner.port import DataGrant, Grant
+from runner.silos import Declared, Silos, read_declared, require_private, require_public
 
 WEIGHTS_FILE: Final = "weights.safetensors"
 MAX_SLOTS: Final = 8
@@ -66,19 +70,26 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(pipe: Pipe) -> int:
     start = expect(pipe.receive(), "start")  # (2)
     grant = Grant.from_json(field(start, "grant", dict))
-    training, scratch = Path(field(start, "training", str)), Path(field(start, "scratch", str))
+    versions = [Path(directory) for directory in (field(start, "training", str), *field(start, "joined", list))]
+    scratch = Path(field(start, "scratch", str))
     holdout = Path(start["holdout"]) if start.get("holdout") is not None else None
     executor = Executor.start(sys.stderr.fileno())  # while there is one thread; it starts while TensorFlow is loaded
     executor.end_us_if_it_ends()
     try:
-        _train(pipe, grant, parse(grant.model), executor, training, holdout, scratch)
+        _train(pipe, grant, parse(grant.model), executor, versions, holdout, scratch)
     finally:
         executor.stop()
     return 0
 
 
 def _train(
-    pipe: Pipe, grant: Grant, spec: ModelSpec, executor: Executor, training: Path, holdout: Path | None, scratch: Path
+    pipe: Pipe,
+    grant: Grant,
+    spec: ModelSpec,
+    executor: Executor,
+    versions: Sequence[Path],
+    holdout: Path | None,
+    scratch: Path,
 ) -> None:
     # Only here, so that the process above is small and has one thread: these load TensorFlow.
     from safetensors.numpy import save_file
@@ -88,8 +99,7 @@ def _train(
     from runner.training import Trainer, build_clipped_sum, check_compatible, use_executor
 
     data, parameters = grant.data, grant.parameters
-    require_private(training)
-    clipped_sum = build_clipped_sum(spec, parameters, read_declared(training, data.features, data.labels))  # (3)
+    clipped_sum = build_clipped_sum(spec, parameters, _declared(versions, data))  # (3)
     if holdout is not None:
         require_public(holdout)
         check_compatible(spec, parameters, read_declared(holdout, data.features, data.labels))
@@ -101,7 +111,7 @@ def _train(
         rounds = min(grant.rounds_per_debit, parameters.rounds - first)
         _debit(pipe, first, rounds)  # (4)
         if trainer is None:
-            silos = Silos(training, data.features, data.labels, data.max_examples_per_unit)
+            silos = _open(versions, data, scratch)
             trainer = Trainer(spec, parameters, clipped_sum, silos, Streams(), initial, slots=_slots())
         for round_number in range(first, first + rounds):  # (5)
             trainer.run_round(round_number)
@@ -115,6 +125,27 @@ def _train(
     named: dict[str, Any] = {name: weight for (name, _), weight in zip(spec.weights(), weights, strict=True)}
     save_file(named, scratch / WEIGHTS_FILE)
     pipe.send("finished", rounds=parameters.rounds, weights=WEIGHTS_FILE, public_metrics=metrics, generator=GENERATOR)
+
+
+def _declared(versions: Sequence[Path], data: DataGrant) -> Declared:
+    """From manifests alone: a run that cannot work has touched nothing."""
+    if len(versions) != len(data.version_handles):
+        raise PortError("the directories are not those of the granted versions")
+    if data.joined:
+        return check_joinable(versions, data)
+    require_private(versions[0])
+    return read_declared(versions[0], data.features, data.labels)
+
+
+def _open(versions: Sequence[Path], data: DataGrant, scratch: Path) -> Silos:
+    if not data.joined:
+        return Silos(versions[0], data.features, data.labels, data.max_examples_per_unit)
+    together = scratch / "joined"
+    join(versions, data, together)
+    silos = Silos(together, FEATURES, LABELS)
+    # Mapped files need no name: however this process ends, nothing of them stays.
+    shutil.rmtree(together)
+    return silos
 
 
 def _debit(pipe: Pipe, first_round: int, rounds: int) -> None:

@@ -1,7 +1,8 @@
 """Messages between worker and job: one JSON object a line, over two pipes that only they hold. Standard library only.
 
-worker → job   {"type": "start", "grant", "training", "holdout", "scratch"}, then {"type": "debit_answer",
-"permitted"} job → worker   {"type": "ready", "private_network"}, {"type": "debit", "first_round", "rounds"},
+worker → job   {"type": "start", "grant", "training", "joined", "holdout", "scratch"}, then
+               {"type": "debit_answer", "permitted"}
+job → worker   {"type": "ready", "private_network"}, {"type": "debit", "first_round", "rounds"},
                {"type": "progress", "rounds_done"}, {"type": "finished", "rounds", "weights", "public_metrics",
                "generator"}, {"type": "failed"}
 

@@ -112,6 +112,11 @@ class Silos:
         """A true count: it stays on the runner's host."""
         return len(self._counts)
 
+    @property
+    def counts(self) -> UnitArray:
+        """How many examples each unit has, capped. True counts, as above."""
+        return self._counts
+
     def gather(self, units: UnitArray) -> Examples:
         """Copies these units' examples, one unit after another."""
         counts = self._counts[units]

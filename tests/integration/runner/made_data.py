@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runner.ingest import AssetSpec, ingest, open_source
 from runner.model_spec import ModelSpec, parse
 from runner.port import DataGrant, Grant, TrainParameters
 
@@ -75,6 +76,14 @@ def write_version(
     for name, array in (("offsets", offsets), ("x", x), ("y", y)):
         np.save(directory / f"{name}.npy", array)
     return directory
+
+
+def ingested(data_root: Path, who: Sequence[Any], x: npt.NDArray[Any], y: npt.NDArray[Any]) -> str:
+    """A version laid out by the ingestion itself, with assets x and y. Returns its handle."""
+    source = data_root.parent / "source.npz"
+    np.savez(source, who=np.array(who), x=x, y=y)
+    assets = [AssetSpec("x", x.dtype.name, x.shape[1:]), AssetSpec("y", y.dtype.name, y.shape[1:])]
+    return ingest(open_source(source, "npz", "who"), assets, data_root, unit_column="who")
 
 
 def classified_units(count: int, seed: int = 0) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
