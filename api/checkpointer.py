@@ -36,6 +36,7 @@ POLL_S = 0.5
 SCRUB_ROWS = 200  # of each poll: a million rows in less than an hour, for a hundredth of a core
 SCRUBBED_AT_START = 20_000
 BY_NODE = "node"
+WITNESSES = "witnesses"  # the file in the log's folder
 
 
 class Checkpointer:
@@ -111,7 +112,7 @@ def running(settings: Settings, database: Database) -> Iterator[None]:
 
     Raises ``NodeError`` if it cannot be done: without it nothing would be tamper-evident.
     """
-    witnesses = configured(settings.witnesses, settings.ledger_dir / "witnesses")
+    witnesses = configured(settings.witnesses, settings.ledger_dir / WITNESSES)
     worker = Checkpointer(
         database, settings.ledger_dir, KeyFile(settings.log_key_file), witnesses, settings.log_origin or None
     )

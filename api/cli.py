@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api import cli_groups
+from api import cli_groups, cli_ledger
 from api.cli_common import DataDir, err, load_settings, out, plain
 from api.errors import NodeError, OperatorError
 from governance.errors import GovernanceError, InvalidRequestError
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.add_typer(cli_groups.policy, name="policy")
 app.add_typer(cli_groups.dataset, name="dataset")
 app.add_typer(cli_groups.user, name="user")
+app.add_typer(cli_ledger.ledger, name="ledger")
 
 Host = Annotated[str | None, typer.Option(help="address to listen on [env: PYSYTFF_HOST; default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="port to listen on; 0: any free one [env: PYSYTFF_PORT; default: 8081]")]

@@ -24,9 +24,11 @@ from pathlib import Path
 
 from api.errors import NodeError
 from api.settings import Settings
+from governance import log_keeper, log_keys
 from governance.errors import ConflictError, InvalidRequestError
 from governance.identity import Identity
 from governance.ledger.database import Database
+from governance.log_keys import Enrolled, KeyFile
 from governance.model import Role, timestamp, utc_now
 from governance.policy import activation, bundles, gate
 from governance.policy.activation import ActivationStore
@@ -39,7 +41,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 ORGANISATION_POLICIES = CHECKOUT / "policies"
 INVITED = tuple(role.value for role in Role if role is not Role.RUNNER)
 # What an interrupted init may have left behind.
-_OWN_NAMES = {"secrets", "results", "bundle", "logs", "data", "scratch"} | {
+_OWN_NAMES = {"secrets", "results", "bundle", "logs", "data", "scratch", "ledger"} | {
     f"node.{end}" for end in ("lock", "sqlite3", "sqlite3-wal", "sqlite3-shm")
 }
 
@@ -97,6 +99,9 @@ def create(settings: Settings, email: str, *, demo: bool = False) -> FirstAdmin:
                 "the database has an admin already, but this folder is no finished node: another node uses it, "
                 "or an earlier init was interrupted (then start again from an empty folder and database)"
             ) from error
+        log_keeper.begin(
+            database, settings.ledger_dir, KeyFile(settings.log_key_file), principal.id, settings.log_origin or None
+        )
         _activate(settings, registry, {}, principal.id)
         write_secret(settings.runner_credential_file, identity.create_runner_credential("runner of this node").secret)
     settings.node_file.write_text(json.dumps({"made_at": timestamp(utc_now()), "demo": demo}) + "\n")
@@ -143,6 +148,13 @@ def _activate(
     return activation.activate(
         store, ORGANISATION_POLICIES, owner_policies, settings.bundle_dir, principal_id=principal_id
     )
+
+
+def rotate_log_key(settings: Settings) -> Enrolled:
+    """Enrols a new key of the log; the running node signs with it within about a second. Raises domain errors."""
+    require(settings)
+    with _database(settings) as database:
+        return log_keys.rotate(database, KeyFile(settings.log_key_file), "operator")
 
 
 def invite(settings: Settings, email: str, role: str, display_name: str) -> tuple[str, str]:
@@ -238,4 +250,5 @@ def _folders(settings: Settings) -> tuple[Path, ...]:
         settings.logs_dir,
         settings.data_root,
         settings.scratch_dir,
+        settings.ledger_dir,
     )

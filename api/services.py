@@ -15,6 +15,7 @@ from governance.policy.opa import PolicyEngine
 from governance.queries import Queries
 from governance.registry import Registry
 from governance.settlement import Settlement
+from governance.transparency import Transparency
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
@@ -40,6 +41,7 @@ class Services:
     queries: Queries
     identity: Identity
     engine: PolicyEngine
+    transparency: Transparency
     options: ApiOptions = field(default_factory=ApiOptions)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import threading
 
 import uvicorn
 
-from api import logging, node
+from api import checkpointer, logging, node, witness_client
 from api.app import ApiOptions, Services, create_app
 from api.errors import NodeError
 from api.settings import Settings
@@ -30,6 +30,7 @@ from governance.registry import Registry
 from governance.results import ResultStore
 from governance.settlement import Settlement
 from governance.tokens import SigningKey
+from governance.transparency import Transparency
 
 LAST_ANSWERS_S = 5
 
@@ -44,6 +45,7 @@ def compose(settings: Settings) -> Services:
         raise NodeError("the API needs PYSYTFF_OPA_URL and PYSYTFF_OPA_TOKEN; `pysytff-server up` provides them")
     database = Database.open(settings.database_url)
     results = ResultStore(settings.results_dir)
+    witnesses = witness_client.configured(settings.witnesses, settings.ledger_dir / checkpointer.WITNESSES)
     registry = Registry(database)
     engine = PolicyEngine(settings.opa_url, node.opa_token(settings), timeout_s=settings.opa_timeout_s)
     return Services(
@@ -54,6 +56,7 @@ def compose(settings: Settings) -> Services:
         queries=Queries(database, results),
         identity=Identity(database, registry, SigningKey.load_or_create(settings.token_key_file)),
         engine=engine,
+        transparency=Transparency(database, settings.ledger_dir, [one.key for one in witnesses]),
         options=ApiOptions(allowed_hosts=settings.host_names, secure_cookies=settings.secure_cookies),
     )
 
@@ -62,8 +65,9 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     """Returns when a signal has ended it and the open answers are done, or their time is up."""
     os.umask(0o077)
     logging.configure(level=settings.log_level)
+    services = compose(settings)
     config = uvicorn.Config(
-        create_app(compose(settings)),
+        create_app(services),
         log_config=None,  # one structured line a request, from the gateway
         access_log=False,
         server_header=False,
@@ -72,4 +76,6 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         timeout_graceful_shutdown=LAST_ANSWERS_S,
     )
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
-    uvicorn.Server(config).run(sockets=[listener])
+    # Nothing is answered before the log was checked; a ledger that does not fit what was signed is closed by then.
+    with checkpointer.running(settings, services.database):
+        uvicorn.Server(config).run(sockets=[listener])

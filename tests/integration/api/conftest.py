@@ -32,6 +32,7 @@ from governance.registry import Registry
 from governance.results import ResultStore
 from governance.settlement import Settlement
 from governance.tokens import SigningKey
+from governance.transparency import Transparency
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 PASSWORD = "correct horse battery"
@@ -107,6 +108,7 @@ def services_over(url: str, folder: Path, engine: PolicyEngine, options: ApiOpti
         queries=Queries(database, results),
         identity=Identity(database, registry, key, hasher=CHEAP),
         engine=engine,
+        transparency=Transparency(database, folder / "ledger"),
         options=options or ApiOptions(),
     )
 
