@@ -67,6 +67,7 @@ ACCESS: Mapping[tuple[str, str], Access] = {
     ("POST", "/v1/runner/grants/{grant_id}/progress"): RUNNER,
     ("POST", "/v1/runner/grants/{grant_id}/fail"): RUNNER,
     ("PUT", "/v1/runner/grants/{grant_id}/result"): RUNNER,
+    ("POST", "/v1/runner/reports"): RUNNER,
 }
 
 

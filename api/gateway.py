@@ -22,7 +22,7 @@ from api import logging, problems
 from api.services import ApiOptions
 from governance.model import new_id
 
-_UPLOAD = re.compile(r"/v1/runner/grants/[^/]+/result")
+_UPLOAD = re.compile(r"/v1/runner/(grants/[^/]+/result|reports)")
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",

@@ -321,6 +321,19 @@ class FailIn(FencedIn):
     touched_data: bool
 
 
+class GrantReportIn(Body):
+    """``runner.port.GrantReport.to_json``."""
+
+    grant_id: Id
+    run_id: Id
+    fencing_token: _TOKEN
+    version_handles: Annotated[tuple[Handle, ...], Field(min_length=1, max_length=1000)]
+    sampling_probability: Annotated[float, Field(gt=0, le=1)]
+    noise_multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    rounds_permitted: Annotated[int, Field(ge=0, le=10**7)]
+    ended: bool
+
+
 class ResultMeta(Body):
     """The header ``Result-Meta`` of an upload."""
 

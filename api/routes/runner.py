@@ -5,22 +5,25 @@ They run in threads of their own: a claim or a heartbeat that waited for a reade
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import Header, Request, Response
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from api.answers import DebitOut, GrantOut, HeartbeatOut
 from api.auth import PrincipalDep
 from api.lanes import LanesDep
 from api.problems import ApiError
 from api.routes import router
-from api.schemas import DebitIn, FailIn, FencedIn, Id, ProgressIn, ResultMeta
+from api.schemas import DebitIn, FailIn, FencedIn, GrantReportIn, Id, ProgressIn, ResultMeta
 from api.services import ServicesDep
 from api.strict_json import loads
-from runner.port import RunResult
+from runner.port import GrantReport, RunResult
+
+REPORT_BYTES: Final = 16 * 1024 * 1024  # some forty thousand grants
 
 routes = router("runner")
+_REPORT: Final = TypeAdapter(list[GrantReportIn])
 
 
 @routes.post(
@@ -89,29 +92,62 @@ async def publish(
     """One upload is held in memory at a time."""
     meta = _meta(result_meta)
     async with request.app.state.uploads:
-        weights = await _bounded_body(request, services.options.limits.result_bytes)
+        weights = await _bounded_body(request, services.options.limits.result_bytes, "a result")
         result = RunResult(weights, meta.rounds, meta.public_metrics, meta.generator, meta.runner_version)
         await lanes.runners.run(services.settlement.publish, runner, grant_id, int(fencing_token), result)
+
+
+@routes.post(
+    "/v1/runner/reports",
+    status_code=204,
+    summary="Report everything that was ever permitted to run",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"type": "array", "items": GrantReportIn.model_json_schema()}},
+            },
+        }
+    },
+)
+async def report(request: Request, services: ServicesDep, lanes: LanesDep, runner: PrincipalDep) -> None:
+    """From the runner's own journal, whole: it replaces what this runner reported before. Taken also while the ledger
+    is closed, which is when it is needed.
+    """
+    async with request.app.state.uploads:
+        body = await _bounded_body(request, REPORT_BYTES, "a report")
+        reports = await lanes.bodies.run(_reports, body)
+        await lanes.runners.run(services.settlement.report, runner, reports)
+
+
+def _reports(body: bytes) -> list[GrantReport]:
+    try:
+        return [GrantReport(**dict(one)) for one in _REPORT.validate_json(body)]
+    except ValidationError as error:
+        raise ApiError(422, "invalid_request", "the report is unfit", problems=_problems(error)) from None
 
 
 def _meta(text: str) -> ResultMeta:
     try:
         return ResultMeta.model_validate(loads(text.encode()))
     except ValidationError as error:
-        found = [
-            {"path": ".".join(str(part) for part in one["loc"]), "message": one["msg"], "hint": ""}
-            for one in error.errors(include_input=False, include_url=False)
-        ]
-        raise ApiError(422, "invalid_request", "the header Result-Meta is unfit", problems=found) from None
+        raise ApiError(422, "invalid_request", "the header Result-Meta is unfit", problems=_problems(error)) from None
 
 
-async def _bounded_body(request: Request, most: int) -> bytes:
+def _problems(error: ValidationError) -> list[dict[str, Any]]:
+    return [
+        {"path": ".".join(str(part) for part in one["loc"]), "message": one["msg"], "hint": ""}
+        for one in error.errors(include_input=False, include_url=False)[:20]
+    ]
+
+
+async def _bounded_body(request: Request, most: int, what: str) -> bytes:
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or len(declared) > 18 or int(declared) > most:
-        raise ApiError(413, "body_too_large", f"a result may have at most {most} bytes")
+        raise ApiError(413, "body_too_large", f"{what} may have at most {most} bytes")
     parts = bytearray()
     async for chunk in request.stream():
         parts += chunk
         if len(parts) > most:
-            raise ApiError(413, "body_too_large", f"a result may have at most {most} bytes")
+            raise ApiError(413, "body_too_large", f"{what} may have at most {most} bytes")
     return bytes(parts)
