@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_groups.policy, name="policy")
+app.add_typer(cli_groups.population, name="population")
 app.add_typer(cli_groups.dataset, name="dataset")
 app.add_typer(cli_groups.user, name="user")
 app.add_typer(cli_ledger.ledger, name="ledger")

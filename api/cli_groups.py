@@ -1,4 +1,4 @@
-"""``pysytff-server policy | dataset | user``: what operators and owners do with a node that exists.
+"""``pysytff-server policy | population | dataset | user``: what operators and owners do with a node that exists.
 
 Invariants
 - Commands that act on the node itself read its folder; commands that act for a person go over REST, as that person.
@@ -18,6 +18,7 @@ from api.cli_common import DataDir, Url, load_settings, out, plain
 from api.errors import NodeError
 
 policy = typer.Typer(help="Policies in Rego: check them, and put them in force.", no_args_is_help=True)
+population = typer.Typer(help="Who is in several populations, as their owner.", no_args_is_help=True)
 dataset = typer.Typer(help="Populations and datasets, as their owner.", no_args_is_help=True)
 user = typer.Typer(help="The people of this node.", no_args_is_help=True)
 
@@ -121,6 +122,29 @@ def open_population(
     with owner.Session(url or load_settings().own_url, email, _password(email)) as session:
         made = session.open_population(name, size, epsilon, delta)
     out.print(f"population {plain(name)}: {made['id']}")
+
+
+@population.command("disjoint")
+def population_disjoint(
+    one: Annotated[str, typer.Argument(help="name or id of a population")],
+    other: Annotated[str, typer.Argument(help="name or id of another")],
+    email: Email,
+    newest_only: Annotated[
+        bool,
+        typer.Option(
+            "--newest-only", help="leave out versions that newer ones replaced (where an old release laid them out)"
+        ),
+    ] = False,
+    url: Url = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Compare who is in two populations and, if nobody is in both, declare it: one request may then use both."""
+    from api import owner, populations
+
+    settings = load_settings(data_dir)
+    with owner.Session(url or settings.own_url, email, _password(email)) as session:
+        populations.declare_disjoint(settings, session, one, other, newest_only=newest_only)
+    out.print(f"{plain(one)} and {plain(other)} share nobody; declared")
 
 
 @dataset.command("add")

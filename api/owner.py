@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -74,6 +75,20 @@ class Session:
                 return found
         known = ", ".join(sorted(population["name"] for population in items)) or "none yet"
         raise OwnerError(f"you have no population {name_or_id!r} (yours: {known}); see: dataset open-population")
+
+    def principal_id(self) -> str:
+        found: str = _object(self._send("GET", "/v1/auth/me"))["id"]
+        return found
+
+    def entries(self, population_id: str, kind: str) -> Iterator[dict[str, Any]]:
+        """The bodies of a population's entries of this kind, oldest first."""
+        query: dict[str, Any] = {"population_id": population_id, "kind": kind, "limit": 1000}
+        while True:
+            page = _object(self._send("GET", "/v1/ledger/entries", params=query))
+            yield from (item["body"] for item in page["items"])
+            if page["next_cursor"] is None:
+                return
+            query["cursor"] = page["next_cursor"]
 
     def register(
         self,

@@ -33,7 +33,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
     assert {
         "init", "up", "serve", "runner", "migrate", "demo", "version",
         "policy activate", "policy check", "policy list",
-        "dataset add", "dataset open-population",
+        "dataset add", "dataset open-population", "population disjoint",
         "user invite", "user accept", "user password",
     } == names  # fmt: skip
 
