@@ -129,6 +129,63 @@ class GrantReport:
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"version_handles": list(self.version_handles)}
 
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> GrantReport:
+        """Raises ``TypeError`` for unknown or missing fields and other types, ``ValueError`` for other values."""
+        fields = dict(document)
+        handles = fields.get("version_handles")
+        if not isinstance(handles, list | tuple) or not all(isinstance(handle, str) for handle in handles):
+            raise TypeError("version_handles must list handles")
+        for name, kinds in _REPORTED.items():
+            if type(fields.get(name)) not in kinds:
+                raise TypeError(f"{name} is missing or of another type")
+        for name in ("sampling_probability", "noise_multiplier"):
+            fields[name] = float(fields[name])  # canonical JSON writes 1.0 as 1
+        report = GrantReport(**fields | {"version_handles": tuple(handles)})
+        # Written so that NaN refuses.
+        if not (0.0 < report.sampling_probability <= 1.0 and 0.0 < report.noise_multiplier < float("inf")):
+            raise ValueError("a sampling probability or noise multiplier that nobody granted")
+        if report.rounds_permitted < 0 or report.fencing_token < 0:
+            raise ValueError("a count below zero")
+        return report
+
+
+_REPORTED: Mapping[str, tuple[type, ...]] = {
+    "grant_id": (str,),
+    "run_id": (str,),
+    "fencing_token": (int,),
+    "sampling_probability": (float, int),
+    "noise_multiplier": (float, int),
+    "rounds_permitted": (int,),
+    "ended": (bool,),
+}
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> GrantReport:
+        """Raises ``TypeError`` for unknown, missing or mistyped fields, ``ValueError`` for impossible values."""
+        fields = dict(document)
+        for name, kind in _REPORT_FIELDS.items():
+            if type(fields.get(name)) is not kind:
+                raise TypeError(f"{name} is missing or not of type {kind.__name__}")
+        handles = fields["version_handles"]
+        if not handles or any(type(handle) is not str for handle in handles):
+            raise TypeError("version_handles is not a list of names")
+        if fields["rounds_permitted"] < 0 or fields["fencing_token"] < 0:
+            raise ValueError("rounds_permitted and fencing_token are not negative")
+        return GrantReport(**fields | {"version_handles": tuple(handles)})
+
+
+_REPORT_FIELDS: Mapping[str, type] = {
+    "grant_id": str,
+    "run_id": str,
+    "fencing_token": int,
+    "version_handles": list,
+    "sampling_probability": float,
+    "noise_multiplier": float,
+    "rounds_permitted": int,
+    "ended": bool,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DebitAnswer:

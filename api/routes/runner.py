@@ -122,7 +122,7 @@ async def report(request: Request, services: ServicesDep, lanes: LanesDep, runne
 
 def _reports(body: bytes) -> list[GrantReport]:
     try:
-        return [GrantReport(**dict(one)) for one in _REPORT.validate_json(body)]
+        return [GrantReport.from_json(one.model_dump()) for one in _REPORT.validate_json(body)]
     except ValidationError as error:
         raise ApiError(422, "invalid_request", "the report is unfit", problems=_problems(error)) from None
 

@@ -51,3 +51,44 @@ def test_a_report_travels_as_plain_json() -> None:
         "rounds_permitted": 2,
         "ended": False,
     } == json.loads(json.dumps(report.to_json()))
+    assert report == GrantReport.from_json(json.loads(json.dumps(report.to_json())))
+    whole = report.to_json() | {"sampling_probability": 1, "noise_multiplier": 2}  # as canonical JSON writes 1.0, 2.0
+    assert (1.0, 2.0) == (
+        GrantReport.from_json(whole).sampling_probability,
+        GrantReport.from_json(whole).noise_multiplier,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"grant_id": 7},
+        {"fencing_token": "7"},
+        {"fencing_token": True},
+        {"fencing_token": -1},
+        {"version_handles": HANDLE},
+        {"version_handles": [7]},
+        {"version_handles": None},
+        {"sampling_probability": 0.0},
+        {"sampling_probability": 1.5},
+        {"sampling_probability": float("nan")},
+        {"noise_multiplier": 0},
+        {"noise_multiplier": float("inf")},
+        {"noise_multiplier": float("nan")},
+        {"rounds_permitted": -1},
+        {"rounds_permitted": 2.0},
+        {"ended": 1},
+        {"more": 1},
+    ],
+)
+def test_a_report_that_says_nothing_sensible_is_refused(changes: dict[str, Any]) -> None:
+    report = GrantReport("grt_1", "run_1", 7, (HANDLE,), 0.5, 1.0, rounds_permitted=2, ended=False)
+    with pytest.raises((TypeError, ValueError)):
+        GrantReport.from_json(report.to_json() | changes)
+
+
+def test_a_report_without_one_of_its_fields_is_refused() -> None:
+    document = GrantReport("grt_1", "run_1", 7, (HANDLE,), 0.5, 1.0, rounds_permitted=2, ended=False).to_json()
+    for name in document:
+        with pytest.raises(TypeError):
+            GrantReport.from_json({key: value for key, value in document.items() if key != name})
