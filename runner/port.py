@@ -134,7 +134,11 @@ class GrantReport:
         """Raises ``TypeError`` for unknown or missing fields and other types, ``ValueError`` for other values."""
         fields = dict(document)
         handles = fields.get("version_handles")
-        if not isinstance(handles, list | tuple) or not all(isinstance(handle, str) for handle in handles):
+        if (
+            not isinstance(handles, list | tuple)
+            or not handles
+            or not all(isinstance(handle, str) for handle in handles)
+        ):
             raise TypeError("version_handles must list handles")
         for name, kinds in _REPORTED.items():
             if type(fields.get(name)) not in kinds:
@@ -158,32 +162,6 @@ _REPORTED: Mapping[str, tuple[type, ...]] = {
     "noise_multiplier": (float, int),
     "rounds_permitted": (int,),
     "ended": (bool,),
-}
-
-    @staticmethod
-    def from_json(document: Mapping[str, Any]) -> GrantReport:
-        """Raises ``TypeError`` for unknown, missing or mistyped fields, ``ValueError`` for impossible values."""
-        fields = dict(document)
-        for name, kind in _REPORT_FIELDS.items():
-            if type(fields.get(name)) is not kind:
-                raise TypeError(f"{name} is missing or not of type {kind.__name__}")
-        handles = fields["version_handles"]
-        if not handles or any(type(handle) is not str for handle in handles):
-            raise TypeError("version_handles is not a list of names")
-        if fields["rounds_permitted"] < 0 or fields["fencing_token"] < 0:
-            raise ValueError("rounds_permitted and fencing_token are not negative")
-        return GrantReport(**fields | {"version_handles": tuple(handles)})
-
-
-_REPORT_FIELDS: Mapping[str, type] = {
-    "grant_id": str,
-    "run_id": str,
-    "fencing_token": int,
-    "version_handles": list,
-    "sampling_probability": float,
-    "noise_multiplier": float,
-    "rounds_permitted": int,
-    "ended": bool,
 }
 
 

@@ -69,6 +69,7 @@ def test_a_report_travels_as_plain_json() -> None:
         {"version_handles": HANDLE},
         {"version_handles": [7]},
         {"version_handles": None},
+        {"version_handles": []},
         {"sampling_probability": 0.0},
         {"sampling_probability": 1.5},
         {"sampling_probability": float("nan")},
