@@ -164,17 +164,19 @@ ledger_entries = sa.Table(
     "ledger_entries",
     metadata,
     sa.Column("index", BIG, primary_key=True, autoincrement=False),
-    sa.Column("kind", sa.String(32), nullable=False, index=True),
-    sa.Column("at", TIME, nullable=False, index=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("at", TIME, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("leaf_hash", sa.LargeBinary(32), nullable=False),
     sa.Column("subtrees", sa.LargeBinary, nullable=False),  # hashes of the subtrees that this leaf completes
-    sa.Column("population_id", ID, index=True),
-    sa.Column("project_id", ID, index=True),
-    sa.Column("researcher_id", ID, index=True),
-    sa.Column("dataset_id", ID, index=True),
-    sa.Column("run_id", ID, index=True),
+    sa.Column("population_id", ID),
+    sa.Column("project_id", ID),
+    sa.Column("researcher_id", ID),
+    sa.Column("dataset_id", ID),
+    sa.Column("run_id", ID),
 )
+for _walked in ("kind", "at", "population_id", "project_id", "researcher_id", "run_id"):
+    sa.Index(f"ix_ledger_entries_{_walked}_index", ledger_entries.c[_walked], ledger_entries.c.index)
 
 # --- decisions (side table: may be erased; the ledger keeps the salted digest) ---------------------------------------
 
@@ -252,6 +254,7 @@ reservations = sa.Table(  # one for each population that a run touches
     sa.CheckConstraint("rounds_debited + rounds_released <= rounds", name="never_more_than_reserved"),
     sa.CheckConstraint("rounds_debited >= 0 AND rounds_released >= 0", name="never_negative"),
 )
+sa.Index("ix_reservations_population_id_entry_index", reservations.c.population_id, reservations.c.entry_index)
 
 debits = sa.Table(
     "debits",
