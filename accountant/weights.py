@@ -84,7 +84,9 @@ def best_planned_order(
     """Position of the order that admits most rounds of the planned use, once it has its weight. By our own kernel: a
     millisecond, and nothing is charged from it."""
     noise = planned_use.noise_multiplier
-    if relation == REPLACE_ONE:  # replacing moves a sum twice as far as removing, so it is charged at half the noise
+    # Replacing moves a sum twice as far as removing, so it is charged at half the noise. The sample has a fixed size
+    # there, whose curve bends alike; a centre that fits a little less is all that this can cost.
+    if relation == REPLACE_ONE:
         noise = max(noise / 2, events.MIN_NOISE_MULTIPLIER)
     cost = estimate(planned_use.sampling_probability, noise, orders)
     return _best(epsilon, math.log(delta * _PLANNED), orders, lambda position: cost[position])
