@@ -115,6 +115,12 @@ class LedgerClosedError(GovernanceError):
     code = "ledger_closed"
 
 
+class UnreconciledError(GovernanceError):
+    """The ledger stays closed; the text says what is missing, and what to do."""
+
+    code = "ledger_unreconciled"
+
+
 class ConstraintError(GovernanceError):
     """A unique or check constraint refused the write. The caller knows which, and says it in the domain's words."""
 

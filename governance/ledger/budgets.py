@@ -183,11 +183,15 @@ def reserve(connection: sa.Connection, held: Reservation, current: Mapping[Scope
 
 def reservations_of(connection: sa.Connection, run_id: str) -> tuple[Reservation, ...]:
     """One for each population of the run, in the populations' order. They differ in curve and population only."""
-    rows = connection.execute(_RESERVATIONS, {"run": run_id}).mappings()
-    found = tuple([Reservation(**{**row, "round_curve": vectors.decode(row["round_curve"])}) for row in rows])
-    if not found:
+    if not (found := find_reservations(connection, run_id)):
         raise LookupError(f"run {run_id} has no reservation")
     return found
+
+
+def find_reservations(connection: sa.Connection, run_id: str) -> tuple[Reservation, ...]:
+    """The same; empty for a run that this database does not know."""
+    rows = connection.execute(_RESERVATIONS, {"run": run_id}).mappings()
+    return tuple([Reservation(**{**row, "round_curve": vectors.decode(row["round_curve"])}) for row in rows])
 
 
 def debited_before(connection: sa.Connection, run_id: str, first_round: int) -> int | None:

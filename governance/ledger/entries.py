@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from governance.errors import LedgerClosedError, StorageError
 from governance.ledger import chain
 from governance.ledger.merkle import Frontier
-from governance.ledger.tables import ledger_entries, log_head, run_events
+from governance.ledger.tables import ledger_entries, log_head, run_events, runner_reports
 from governance.model import LedgerEntry, RunEvent, timestamp
 
 _HEAD = sa.select(log_head.c.size, log_head.c.events, log_head.c.fencing, log_head.c.frontier, log_head.c.closed)
@@ -145,12 +145,16 @@ def head(connection: sa.Connection) -> Head:
 
 
 def close(connection: sa.Connection, reason: str) -> bool:
-    """Closes the ledger until it is reconciled; False if it was closed already. ``reason`` is a code, for operators."""
+    """Closes the ledger until it is reconciled; False if it was closed already. ``reason`` is a code, for operators.
+
+    Runners' reports of earlier times go: they say nothing about what was lost since.
+    """
     log = Log(connection, even_if_closed=True)
     if log.head.closed is not None:
         return False
     log.close(reason)
     log.store()
+    connection.execute(runner_reports.delete())
     return True
 
 
@@ -196,6 +200,12 @@ def select(
         query = query.where(ledger_entries.c.kind == kind)
     rows = connection.execute(query.order_by(ledger_entries.c.index).limit(limit)).mappings()
     return [_entry(row) for row in rows]
+
+
+def select_all(connection: sa.Connection, *, kind: str) -> list[LedgerEntry]:
+    """Every entry of a rare kind."""
+    query = sa.select(ledger_entries).where(ledger_entries.c.kind == kind).order_by(ledger_entries.c.index)
+    return [_entry(row) for row in connection.execute(query).mappings()]
 
 
 def last_event(connection: sa.Connection) -> int:

@@ -180,14 +180,22 @@ def insert_grant(connection: sa.Connection, grant: GrantRow) -> None:
 def select_grant(connection: sa.Connection, grant_id: str, *, lock: bool = False) -> GrantRow | None:
     query = sa.select(grants).where(grants.c.id == grant_id)
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _grant(row)
+
+
+def _grant(row: Mapping[Any, Any]) -> GrantRow:
     return GrantRow(**{**row, "lease_expires_at": datetime.fromisoformat(row["lease_expires_at"])})
 
 
 def was_granted(connection: sa.Connection, run_id: str, runner_id: str) -> bool:
     query = sa.select(grants.c.id).where(grants.c.run_id == run_id, grants.c.runner_id == runner_id)
     return connection.execute(query).first() is not None
+
+
+def grant_of(connection: sa.Connection, run_id: str) -> GrantRow | None:
+    """The grant that this run was ever given."""
+    row = connection.execute(sa.select(grants).where(grants.c.run_id == run_id)).mappings().one_or_none()
+    return None if row is None else _grant(row)
 
 
 def extend_lease(connection: sa.Connection, grant_id: str, until: datetime) -> None:
@@ -212,7 +220,7 @@ def expired(connection: sa.Connection, now: datetime) -> list[tuple[str, str]]:
 
 def active_grants(connection: sa.Connection) -> list[GrantRow]:
     rows = connection.execute(sa.select(grants).where(grants.c.state == "active").order_by(grants.c.id)).mappings()
-    return [GrantRow(**{**row, "lease_expires_at": datetime.fromisoformat(row["lease_expires_at"])}) for row in rows]
+    return [_grant(row) for row in rows]
 
 
 def insert_evidence(
