@@ -87,13 +87,13 @@ class Checkpointer:
             logging.logger().error("log_mirror_rebuilt", why="it did not lead to the signed root; the database does")
 
     def _ask_witnesses(self) -> None:
-        """Those whose signature the checkpoint lacks."""
+        """Those whose signature the checkpoint lacks, and at the start everyone: they know what was, we may not."""
         note, found = self.keeper.note, []
         if note is None or self.keeper.closed:
             return
         for witness in self._witnesses:
             now = time.monotonic()
-            if not witness.may_be_asked(now) or log_keeper.cosigned_by(note, witness.key) is not None:
+            if not witness.should_be_asked(note, now):
                 continue
             try:
                 found.append(witness.ask(note, self.keeper.proof_from, now))

@@ -21,8 +21,9 @@ import httpx
 from api.errors import NodeError
 from governance.ledger import notes
 from governance.ledger.notes import COSIGNATURE, Checkpoint, Note, NoteError, Signature, VerifierKey
+from governance.log_keeper import cosigned_by
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 LONGEST_PAUSE_S = 30.0
 SIZE_TYPE = "text/x.tlog.size"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -100,12 +101,14 @@ class WitnessClient:
         self._known_size = 0
         self._pause_s = 0.0
         self._not_before = 0.0
+        self.agreed = False  # it has cosigned for this process
 
     def close(self) -> None:
         self._http.close()
 
-    def may_be_asked(self, now: float) -> bool:
-        return now >= self._not_before
+    def should_be_asked(self, note: Note, now: float) -> bool:
+        """Once by every process, for its cosignature may come from a backup; then where its cosignature is missing."""
+        return now >= self._not_before and not (self.agreed and cosigned_by(note, self.key) is not None)
 
     def ask(self, note: Note, proof_from: Callable[[int], list[bytes]], now: float) -> Signature:
         """Its cosignature. ``now``: monotonic seconds. Raises ``WitnessError``, ``WitnessConflictError``."""
@@ -115,7 +118,7 @@ class WitnessClient:
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or 1.0)
             self._not_before = now + self._pause_s
             raise
-        self._pause_s = 0.0
+        self._pause_s, self.agreed = 0.0, True
         return signature
 
     def _ask(self, note: Note, proof_from: Callable[[int], list[bytes]]) -> Signature:
