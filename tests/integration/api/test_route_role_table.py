@@ -65,6 +65,19 @@ TABLE: Mapping[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/runs/{run_id}/weights"): (401, 409, 404, 409, 404, 409, 409, 403),
     ("GET", "/v1/ledger/entries"): (401, 200, 200, 200, 200, 200, 200, 403),
     ("GET", "/v1/ledger/budget"): (401, 200, 200, 200, 404, 200, 200, 403),
+    ("GET", "/v1/ledger/checkpoint"): (
+        401,
+        404,
+        404,
+        404,
+        404,
+        404,
+        404,
+        403,
+    ),  # no keeper runs here: nothing is signed
+    ("GET", "/v1/ledger/keys"): (401, 200, 200, 200, 200, 200, 200, 403),
+    ("GET", "/v1/ledger/proofs/inclusion"): (401, 200, 200, 200, 200, 200, 200, 403),
+    ("GET", "/v1/ledger/proofs/consistency"): (401, 200, 200, 200, 200, 200, 200, 403),
     ("POST", "/v1/runner/claim"): (401, 403, 403, 403, 403, 403, 403, 204),
     ("POST", "/v1/runner/grants/{grant_id}/heartbeat"): (401, 403, 403, 403, 403, 403, 403, 404),  # no such grant
     ("POST", "/v1/runner/grants/{grant_id}/debit"): (401, 403, 403, 403, 403, 403, 403, 404),
@@ -92,6 +105,8 @@ class World:
         if method == "POST" and path == "/v1/runner/claim":
             self._cancel_queued()
         concrete = path.format(**self.ids)
+        if path.startswith("/v1/ledger/proofs/"):
+            concrete += "?index=0&size=1" if path.endswith("inclusion") else "?old=1&new=2"
         if path == "/v1/ledger/budget":
             concrete += f"?population_id={self.ids['population_id']}"
         return self.node.call(caller, method, concrete, **self._request(method, path))
