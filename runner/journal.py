@@ -22,6 +22,7 @@ import fcntl
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from runner.errors import GrantReplayedError, JournalError
 from runner.port import Grant, GrantReport
 
 JOURNAL_FILE: Final = "journal.jsonl"
+LOCK_SECONDS: Final = 3.0  # for a worker that was killed a moment ago
 _VERSION: Final = 1
 
 
@@ -45,7 +47,7 @@ class Journal:
         self._broken = False
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            _lock(self._fd, self._path)
+            lock(self._fd, self._path)
             _sync_directory(directory)
             _sync_directory(directory.parent)
             content = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
@@ -202,13 +204,18 @@ def _count(value: object) -> int:
     return value
 
 
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise JournalError(
-            path, "another worker has it; give each its own PYSYTFF_JOURNAL_DIR and PYSYTFF_SCRATCH_DIR"
-        ) from error
+def lock(fd: int, path: Path) -> None:
+    """For this process alone, until it closes ``fd`` or ends. Raises ``JournalError`` if another keeps it."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise JournalError(
+                    path, "another worker has it; give each its own PYSYTFF_JOURNAL_DIR and PYSYTFF_SCRATCH_DIR"
+                ) from error
+        time.sleep(0.05)
 
 
 def _write(fd: int, content: bytes, at: int) -> None:

@@ -13,7 +13,6 @@ This module does not: decide about budget, or know what a round is.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
@@ -27,9 +26,9 @@ from typing import Final
 
 import structlog
 
-from runner.errors import GovernorRefusedError, GovernorUnreachableError, JournalError, LedgerClosedError
+from runner.errors import GovernorRefusedError, GovernorUnreachableError, LedgerClosedError
 from runner.grant_run import JOB_PREFIX, GrantRun
-from runner.journal import Journal
+from runner.journal import Journal, lock
 from runner.port import Governor, Grant
 
 JOB: Final = (sys.executable, "-P", "-m", "runner.job")  # -P: nothing is imported from where it is started
@@ -156,8 +155,8 @@ class Worker:
 def _lock_scratch(scratch: Path) -> int:
     fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        lock(fd, scratch)
+    except BaseException:
         os.close(fd)
-        raise JournalError(scratch, "another worker uses it; give each its own PYSYTFF_SCRATCH_DIR") from error
+        raise
     return fd

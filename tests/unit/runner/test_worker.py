@@ -465,8 +465,9 @@ def test_nothing_is_claimed_while_the_journal_cannot_be_written(
 
 
 def test_a_second_worker_on_the_same_journal_or_scratch_refuses_to_start(
-    settings: WorkerSettings, tmp_path: Path
+    settings: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("runner.journal.LOCK_SECONDS", 0.0)
     (tmp_path / "elsewhere").mkdir()
     with worker(ScriptedGovernor(), settings, ""):
         for clash in (
