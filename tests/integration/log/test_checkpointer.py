@@ -24,7 +24,7 @@ from api.witness_client import WitnessAddress, configured
 from governance import log_keeper, log_keys
 from governance.ledger import entries, notes
 from governance.ledger.database import Database
-from governance.ledger.notes import SignerKey, VerifierKey
+from governance.ledger.notes import VerifierKey
 from governance.log_keys import KeyFile
 from migrations import run as migrations
 
@@ -263,7 +263,8 @@ def _signed(folder: Path) -> int:
 
 # --- configuration ---------------------------------------------------------------------------------------------------
 
-KEY = SignerKey.generate("witness.example/w1", notes.COSIGNATURE).verifier
+KEY = VerifierKey.parse("witness.example/w1+df1c0a35+BIE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU")
+LOG_KEY = "pysytff.local/log+83751900+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
 
 
 def test_witnesses_are_read_from_the_setting_or_the_file(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_witnesses_are_read_from_the_setting_or_the_file(tmp_path: Path) -> None
         (KEY.encode(), "not an http"),
         (f"{KEY.encode()} ftp://127.0.0.1", "not an http"),
         (f"{KEY.encode()} http://example.org", "use https"),
-        (f"{SignerKey.generate('a').verifier.encode()} http://127.0.0.1:1", "a log's key"),
+        (f"{LOG_KEY} http://127.0.0.1:1", "a log's key"),
         (f"{KEY.encode()} http://127.0.0.1:1,{KEY.encode()} http://127.0.0.1:2", "twice"),
     ],
 )

@@ -16,6 +16,7 @@ from governance.ledger.notes import Checkpoint, Note, SignerKey
 ORIGIN = "pysytff.local/log"
 LOG = SignerKey.generate(ORIGIN)
 AT = 1_679_315_147
+WITNESS_KEY = "witness.example/w1+df1c0a35+BIE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU"
 
 
 class Log:
@@ -220,7 +221,7 @@ def test_no_witness_without_a_folder_or_with_a_key_that_others_may_read(tmp_path
         Witness(folder)
 
 
-@pytest.mark.parametrize("text", ["x", SignerKey.generate("a", notes.COSIGNATURE).verifier.encode()])
+@pytest.mark.parametrize("text", ["x", WITNESS_KEY])
 def test_what_is_no_logs_key_is_not_trusted(folder: Path, text: str) -> None:
     with pytest.raises(WitnessStateError, match="log's"):
         witness_state.trust(folder, text)
