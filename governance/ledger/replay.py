@@ -52,6 +52,8 @@ class Replay:
 
     def apply(self, entry: Entry) -> None:
         state = self._state
+        if state.step is not None and state.step.kind != entry.kind:
+            self._split(entry.index)
         pending = state.step
         try:
             self._handlers[entry.kind](state, entry)

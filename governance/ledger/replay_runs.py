@@ -108,8 +108,6 @@ def release(state: State, entry: Entry) -> None:
     if run.state not in _OPEN:
         raise BadEntryError("illegal_transition", f"run {run.id} is {run.state}: it cannot be released")
     released = _given_back(entry, run)
-    if released != run.undebited:
-        raise BadEntryError("illegal_transition", f"{released} rounds are released and {run.undebited} are undebited")
     if why == "failed_before_data" and run.rounds_debited:
         raise BadEntryError("illegal_transition", f"run {run.id} was debited, so it had begun before it failed")
     _give_back(run, released, "released")
@@ -176,6 +174,9 @@ def _given_back(entry: Entry, run: Run) -> int:
     if released > run.undebited:
         why = f"{released} rounds of {run.id} are given back, and only {run.undebited} are not debited"
         raise BadEntryError("freed_debited_round", why)
+    if released < run.undebited:
+        why = f"{released} rounds of {run.id} are given back, and {run.undebited} are not debited: all of them are"
+        raise BadEntryError("illegal_transition", why)
     if debited != run.rounds_debited:
         why = f"rounds_debited = {debited}: of run {run.id} {run.rounds_debited} are"
         raise BadEntryError("illegal_transition", why)

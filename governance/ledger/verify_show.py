@@ -47,40 +47,44 @@ def _finite(value: Any) -> Any:
 
 
 def show(report: Report, console: Console) -> None:
-    console.print(Text(f"{report.entries} entries; root {report.root}"))
+    _line(console, f"{report.entries} entries; root {report.root}")
     for one in report.checkpoints:
         when = ", ".join(_cosigned(name, at) for name, at in one.cosigned)
         signed = ", ".join(one.signed_by) or "nobody known"
         more = f"; co-signed by {when}" if when else ""
-        console.print(Text(plain(f"checkpoint {one.name}: {one.size} entries, signed by {signed}{more}")))
+        _line(console, f"checkpoint {one.name}: {one.size} entries, signed by {signed}{more}")
     _show_anchor(report, console)
     if report.populations:
         console.print(_populations(report.populations))
     if report.is_clean:
-        console.print(Text("Verified.", style="bold green"))
+        _line(console, "Verified.", "bold green")
         return
     console.print(_findings(report))
     total = report.findings.total
     if total > _SHOWN:
-        text = f"{total} findings; the first {_SHOWN} are shown, --json has the first {KEPT}."
-        console.print(Text(text))
-    console.print(Text(f"NOT verified: {total} finding{'' if total == 1 else 's'}.", style="bold red"))
+        _line(console, f"{total} findings; the first {_SHOWN} are shown, --json has the first {KEPT}.")
+    _line(console, f"NOT verified: {total} finding{'' if total == 1 else 's'}.", "bold red")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    """Not wrapped: keys and hashes are copied from here."""
+    console.print(Text(plain(text), style=style), soft_wrap=True)
 
 
 def _show_anchor(report: Report, console: Console) -> None:
     if report.is_pinned:
-        console.print(Text(plain(f"trusted: the pinned key {report.anchor}")))
+        _line(console, f"trusted: the pinned key {report.anchor}")
     elif report.checkpoints:
         text = (
             "WARNING: no --log-key was given, so the ledger's own first key was taken on trust. Whoever replaced the "
             f"whole ledger replaced it too. Compare it with what the operator published: {report.anchor or 'none'}"
         )
-        console.print(Text(plain(text), style="bold yellow"))
+        _line(console, text, "bold yellow")
     else:
         text = (
             "WARNING: no checkpoint was given: the entries were checked among themselves, and nobody has signed them."
         )
-        console.print(Text(text, style="bold yellow"))
+        _line(console, text, "bold yellow")
 
 
 def _cosigned(name: str, at: int | None) -> str:

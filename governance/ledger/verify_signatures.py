@@ -68,18 +68,18 @@ class Judge:
         self._origin = enrolled[0].origin if enrolled else None
 
     def judge(self, signed: Sequence[Signed]) -> list[Judged]:
-        known = [one for one in signed if self._is_of_this_log(one)]
-        current = sorted((one for one in known if one.kind == "checkpoint"), key=lambda one: one.checkpoint.size)
+        """Says everything that is wrong with each, not only the first."""
+        current = sorted((one for one in signed if one.kind == "checkpoint"), key=lambda one: one.checkpoint.size)
         good: list[Signed] = []
         for one in current:
-            if self._matches(one, good) and self._is_signed(one):
+            if self._matches(one, good) & self._is_signed(one) & self._is_of_this_log(one):
                 good.append(one)
-        for one in known:
-            if one.kind == "earlier" and self._continues(one):
+        for one in signed:
+            if one.kind == "earlier" and self._continues(one) & self._is_of_this_log(one):
                 good.append(one)
         if current:
             self._check_newest(current[-1], good)
-        return [self._judged(one) for one in known]
+        return [self._judged(one) for one in signed]
 
     # --- one checkpoint ----------------------------------------------------------------------------------------------
 
