@@ -75,6 +75,9 @@ def main(
 
     Exit status: 0 verified, 1 something was found, 2 wrong usage or an unreadable file.
     """
+    # Entries are freed as they are read; the collector would only walk what stays, over and over.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     try:
         if not checkpoint and not without_checkpoint:
             raise UnusableError("give --checkpoint FILE, or --without-checkpoint to check the entries by themselves")
@@ -179,12 +182,5 @@ def _progress(size: int) -> Iterator[Callable[[int], None]]:
         yield lambda read: shown.update(task, completed=read)
 
 
-def run() -> None:
-    # Entries are freed as they are read; the collector would only walk what stays, over and over.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-    app(prog_name="pysytff-verify")
-
-
 if __name__ == "__main__":
-    run()
+    app(prog_name="pysytff-verify")

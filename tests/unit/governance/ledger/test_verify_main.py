@@ -24,7 +24,7 @@ WITHOUT = """
 import importlib.abc, sys
 
 ABSENT = ("sqlalchemy", "alembic", "psycopg", "tensorflow", "tensorflow_federated", "httpx", "fastapi", "starlette",
-          "pyarrow", "pydantic", "structlog", "uvicorn", "dp_accounting", "api", "runner", "migrations",
+          "pyarrow", "structlog", "uvicorn", "dp_accounting", "api", "runner", "migrations",
           "governance.model", "governance.ledger.tables", "governance.ledger.database")
 
 class Absent(importlib.abc.MetaPathFinder):
@@ -38,8 +38,8 @@ def offline(event, arguments):
 
 sys.meta_path.insert(0, Absent())
 sys.addaudithook(offline)
-from governance.ledger.verify_main import run
-run()
+from governance.ledger.verify_main import app
+app(prog_name="pysytff-verify")
 """
 
 
