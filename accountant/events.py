@@ -22,10 +22,10 @@ MAX_ROUNDS = 10**7
 MAX_STATISTICS = 256  # of one cohort
 MAX_CLIPPED_COUNT_STDDEV = 1e9  # in people
 MAX_POPULATION_SIZE = 10**10
-# A tree's dynamic programme takes seconds at these bounds, together with MAX_TREE_PARTICIPATIONS below.
+# At the worst within these bounds, a tree's dynamic programme takes a few seconds.
 MAX_TREE_ROUNDS = 2**20
-MAX_TREES = 256
-MAX_TREE_PARTICIPATIONS = 64
+MAX_TREES = 64
+MAX_TREE_PARTICIPATIONS = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,12 +168,14 @@ def _log_moments(z: float, even: Floats) -> Floats:
     needed[1:] |= needed[:-1]
     result: Floats = bound.copy()
     if needed.any():
-        l = even[needed]
-        t = np.arange(-_REACH - math.sqrt(l[-1]), float((l / z).max()) + math.sqrt(l[-1]) + _REACH, _STEP)
+        powers = even[needed]
+        t = np.arange(
+            -_REACH - math.sqrt(powers[-1]), float((powers / z).max()) + math.sqrt(powers[-1]) + _REACH, _STEP
+        )
         log_ratio = t / z - 0.5 / (z * z)
         with np.errstate(divide="ignore"):  # L = 1 contributes zero
             size = np.where(log_ratio > 0, log_ratio, 0.0) + np.log(-np.expm1(-np.abs(log_ratio)))
-        logs = np.multiply.outer(l, size) - 0.5 * t * t
+        logs = np.multiply.outer(powers, size) - 0.5 * t * t
         largest = logs.max(axis=1)
         sums = np.exp(logs - largest[:, np.newaxis]).sum(axis=1)
         result[needed] = largest + np.log(sums) + math.log(_STEP / math.sqrt(2 * math.pi))

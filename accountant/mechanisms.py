@@ -144,7 +144,7 @@ def _poisson(
 def _fixed_size_refused(relation: str) -> NotComposableError:
     why = {
         ADD_OR_REMOVE_ONE: "one unit more would push another out of the sample",
-        REPLACE_SPECIAL: "whoever is drawn instead of a unit contributes too, so it protects no better than REPLACE_ONE",
+        REPLACE_SPECIAL: "whoever is drawn instead of a unit contributes too: it protects no better than REPLACE_ONE",
     }[relation]
     do = f"use Poisson sampling, or a population opened with REPLACE_ONE ({_CHOOSE_RELATION})"
     return NotComposableError("FixedSizeGaussian", relation, why, do)

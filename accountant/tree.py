@@ -30,8 +30,8 @@ is dropped: who may start earlier can do whatever who may start later can. The t
 the node adds the square of its own number. A node no longer than ``min_separation + 1`` holds at most one
 participation, as early as possible: one for each height. Equal nodes in equal states are computed once.
 
-*Backward.* The same run, read from its end, is a row of the same trees in the opposite order, and a complete tree is its
-own mirror image. For each number of participations a map from Σ k² to the fewest rounds that become closed before.
+*Backward.* The same run, read from its end, is a row of the same trees in the opposite order, and a complete tree is
+its own mirror image. For each number of participations a map from Σ k² to the fewest rounds that become closed.
 
 Invariants
 - The squared sensitivity is exact: the maximum over patterns of Σ_nodes k².

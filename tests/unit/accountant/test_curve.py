@@ -11,9 +11,11 @@ import pytest
 from mpmath import mpf
 
 from accountant import curve as curve_module
-from accountant.curve import UNITS_PER_NAT, Curve, check_agreement, estimate, round_curve
+from accountant import poisson
+from accountant.curve import UNITS_PER_NAT, Curve, curve_of, estimate, own_units, round_curve
 from accountant.errors import CurveDisagreementError, InvalidCurveError, InvalidEventError, InvalidVectorError
 from accountant.kernel import Floats, Grid, renyi_curve
+from accountant.mechanisms import GaussianTrees, Mechanism, SampledGaussian, SampledWithoutReplacementGaussian
 from tests.unit.accountant.oracle import exact_curve
 
 ORDERS = (1.1, 1.5, 2.0, 4.5, 10.9, 16.0, 63.0, 256.0)
@@ -78,7 +80,7 @@ def test_a_curve_is_computed_once_by_many_threads(monkeypatch: pytest.MonkeyPatc
         computed.append((q, z))
         return renyi_curve(q, z, grid)
 
-    monkeypatch.setattr(curve_module, "renyi_curve", counting)
+    monkeypatch.setattr(poisson, "renyi_curve", counting)
     with ThreadPoolExecutor(8) as pool:
         curves = list(pool.map(lambda _: round_curve(0.02, 1.3, ORDERS), range(32)))
 
@@ -91,7 +93,7 @@ def test_the_memo_is_bounded_and_forgets_what_was_not_asked_for_longest(monkeypa
     for noise_multiplier in (1.0, 2.0, 1.0, 3.0):
         round_curve(1.0, noise_multiplier, ORDERS)
 
-    assert [1.0, 3.0] == [z for _, z, _ in curve_module._memo]
+    assert [1.0, 3.0] == [mechanism.noise_multiplier for mechanism, _ in curve_module._memo]
 
 
 def test_a_remembered_curve_does_not_wait_for_one_that_is_being_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +105,7 @@ def test_a_remembered_curve_does_not_wait_for_one_that_is_being_computed(monkeyp
         assert finish.wait(60)
         return renyi_curve(q, z, grid)
 
-    monkeypatch.setattr(curve_module, "renyi_curve", slow)
+    monkeypatch.setattr(poisson, "renyi_curve", slow)
     with ThreadPoolExecutor(3) as pool:
         try:
             cold = [pool.submit(round_curve, 1.0, z, ORDERS) for z in (2.0, 3.0)]
@@ -130,7 +132,7 @@ def test_a_kernel_that_is_off_by_a_millionth_refuses(monkeypatch: pytest.MonkeyP
         curve[5] *= factor
         return curve
 
-    monkeypatch.setattr(curve_module, "renyi_curve", wrong)
+    monkeypatch.setattr(poisson, "renyi_curve", wrong)
 
     with pytest.raises((CurveDisagreementError, InvalidCurveError)):
         round_curve(0.01, 1.0, ORDERS)
@@ -140,23 +142,22 @@ def test_a_kernel_that_is_off_by_a_millionth_refuses(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("library", [0.0, 0.5e-5, 1.00001e-5, 1.0, math.nan, math.inf, -1e-5])
 def test_a_gap_that_roundoff_does_not_explain_refuses_whichever_is_larger(library: float) -> None:
     with pytest.raises(CurveDisagreementError) as refused:
-        check_agreement(0.01, 2.0, (2.0, 3.0), np.array([1e-5, 2e-5]), np.array([library, 2e-5]))
+        poisson.check_agreement(
+            SampledGaussian(0.01, 2.0), (2.0, 3.0), np.array([1e-5, 2e-5]), np.array([library, 2e-5])
+        )
 
-    assert (0.01, 2.0, 2.0, 1e-5) == (
-        refused.value.sampling_probability,
-        refused.value.noise_multiplier,
-        refused.value.order,
-        refused.value.own,
-    )
+    assert (SampledGaussian(0.01, 2.0), 2.0, 1e-5) == (refused.value.mechanism, refused.value.order, refused.value.own)
 
 
 @pytest.mark.parametrize("library", [0.0, 1e-15, 1e-12, -1e-13])
 def test_roundoff_near_zero_is_no_disagreement(library: float) -> None:
-    check_agreement(1e-6, 8.0, (2.0, 3.0), np.array([1e-14, 1.5e-14]), np.array([library, library]))
+    poisson.check_agreement(
+        SampledGaussian(1e-6, 8.0), (2.0, 3.0), np.array([1e-14, 1.5e-14]), np.array([library, library])
+    )
 
 
 def test_a_decreasing_curve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curve_module, "renyi_curve", lambda q, z, grid: renyi_curve(q, z, grid)[::-1])
+    monkeypatch.setattr(poisson, "renyi_curve", lambda q, z, grid: renyi_curve(q, z, grid)[::-1])
 
     with pytest.raises(InvalidCurveError):
         estimate(0.01, 1.0, ORDERS)
@@ -195,3 +196,27 @@ def test_only_whole_rounds_are_charged(rounds: Any) -> None:
 def test_a_stored_curve_that_is_damaged_is_refused(units: Any) -> None:
     with pytest.raises(InvalidVectorError):
         Curve((2.0, 3.0), units)
+
+
+ONE_OF_EACH: list[Mechanism] = [
+    SampledGaussian(0.02, 1.3),
+    SampledWithoutReplacementGaussian(1000, 20, 1.3),
+    GaussianTrees(1.3, (100, 60), 4, 17),
+]
+
+
+@pytest.mark.parametrize("mechanism", ONE_OF_EACH)
+def test_every_kind_of_mechanism_is_computed_once_for_equal_arguments(mechanism: Mechanism) -> None:
+    curve = curve_of(mechanism, ORDERS)
+
+    assert curve is curve_of(mechanism, tuple(ORDERS))
+    assert ORDERS == curve.orders
+    assert all(own <= charged for own, charged in zip(own_units(mechanism, ORDERS), curve.units, strict=True))
+
+
+@pytest.mark.parametrize("mechanism", ONE_OF_EACH)
+def test_units_are_plain_integers_that_do_not_decrease(mechanism: Mechanism) -> None:
+    for units in (curve_of(mechanism, ORDERS).units, own_units(mechanism, ORDERS)):
+        assert {int} == set(map(type, units))
+        assert units == tuple(sorted(units))
+        assert units[0] >= 1
