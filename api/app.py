@@ -27,13 +27,13 @@ from api.gateway import Gateway
 from api.lanes import READERS, Lane, Lanes
 from api.limits import RateLimiter
 from api.routes import auth as auth_routes
-from api.routes import ledger, log, registry, runner, runs, service, training, users
+from api.routes import decisions, ledger, log, registry, runner, runs, service, training, users
 from api.services import ApiOptions, Services
 from governance.errors import GovernanceError
 
 __all__ = ["ApiOptions", "Services", "create_app"]
 
-_ROUTERS = (service, auth_routes, users, registry, training, runs, ledger, log, runner)
+_ROUTERS = (service, auth_routes, users, registry, training, runs, decisions, ledger, log, runner)
 _PRUNE_S = 3600.0
 
 

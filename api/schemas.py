@@ -274,14 +274,6 @@ class RunsQuery(Query):
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
-class EntriesQuery(Query):
-    population_id: Id | None = None
-    run_id: Id | None = None
-    kind: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")] | None = None
-    cursor: Cursor | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-
-
 class BudgetQuery(Query):
     population_id: Id
 

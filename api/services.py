@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from api.limits import Limits
 from governance.admission import Admission
+from governance.audit.reader import Audit
 from governance.identity import Identity
 from governance.ledger.database import Database
 from governance.policy.opa import PolicyEngine
@@ -39,6 +40,7 @@ class Services:
     admission: Admission
     settlement: Settlement
     queries: Queries
+    audit: Audit
     identity: Identity
     engine: PolicyEngine
     transparency: Transparency

@@ -21,6 +21,7 @@ from api.app import ApiOptions, Services, create_app
 from api.errors import NodeError
 from api.settings import Settings
 from governance.admission import Admission
+from governance.audit.reader import Audit
 from governance.clamping import warm_up
 from governance.identity import Identity
 from governance.ledger.database import Database
@@ -54,6 +55,7 @@ def compose(settings: Settings) -> Services:
         admission=Admission(database, engine),
         settlement=Settlement(database, results),
         queries=Queries(database, results),
+        audit=Audit(database),
         identity=Identity(database, registry, SigningKey.load_or_create(settings.token_key_file)),
         engine=engine,
         transparency=Transparency(database, settings.ledger_dir, [one.key for one in witnesses]),

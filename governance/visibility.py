@@ -7,16 +7,18 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
+from governance.errors import NotFoundError
 from governance.ledger import catalogue, run_store
+from governance.ledger.budgets import Scope
 from governance.ledger.database import Connection
 from governance.model import Principal, Role, Run
 
 
 def populations_seen(
     connection: Connection, principal: Principal, *, catalogue_only: bool = False
-) -> Collection[str] | None:
+) -> Sequence[str] | None:
     """Ids of the populations whose contents ``principal`` sees; None means all.
 
     ``catalogue_only`` asks about metadata and budget readings, which researchers see of every population.
@@ -28,8 +30,24 @@ def populations_seen(
     return []
 
 
+def bound_scopes(connection: Connection, principal: Principal) -> tuple[Scope, ...] | None:
+    """Whose quotas in a population ``principal`` sees: a researcher those that bind themselves. None means all."""
+    if principal.role is not Role.RESEARCHER:
+        return None
+    mine = catalogue.select_projects(connection, member=principal.id)
+    return (("researcher", principal.id), *(("project", project.id) for project in mine))
+
+
 def sees_run(connection: Connection, principal: Principal, run: Run) -> bool:
     if run.researcher_id == principal.id:
         return True
     seen = populations_seen(connection, principal)
     return seen is None or bool(run_store.select_runs(connection, run_id=run.id, population_ids=seen))
+
+
+def visible_run(connection: Connection, principal: Principal, run_id: str) -> Run:
+    """Raises ``NotFoundError`` where there is none that ``principal`` sees."""
+    found = run_store.select_runs(connection, run_id=run_id)
+    if not found or not sees_run(connection, principal, found[0]):
+        raise NotFoundError(f"there is no run {run_id!r} that you can see")
+    return found[0]

@@ -6,9 +6,13 @@ from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
 from sse_starlette import EventSourceResponse
 
+from api import statement_page
 from api.answers import DecisionOut, ResultOut, RunDetailOut, RunOut, RunsOut
+from api.audit_answers import StatementOut
+from api.audit_schemas import StatementQuery
 from api.auth import CallerDep, PrincipalDep
 from api.events import Broadcaster
 from api.problems import ApiError
@@ -93,6 +97,32 @@ def weights(services: ServicesDep, principal: PrincipalDep, run_id: Id) -> Respo
         media_type="application/octet-stream",
         headers={"Content-Disposition": f'attachment; filename="{run_id}.safetensors"'},
     )
+
+
+@routes.get(
+    "/v1/runs/{run_id}/statement",
+    summary="The privacy statement: as JSON, or as a page for people",
+    response_model=StatementOut,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def statement(
+    services: ServicesDep,
+    principal: PrincipalDep,
+    run_id: Id,
+    query: Annotated[StatementQuery, Query()],
+    accept: Annotated[str, Header(description="text/html before application/json gives the page")] = "*/*",
+) -> StatementOut | HTMLResponse:
+    """With its place in the ledger, laid out as an entry of an ε registry and as NIST SP 800-226's checks."""
+    found = services.audit.statement(principal, run_id)
+    if query.format == "html" or (query.format is None and _prefers_html(accept)):
+        return HTMLResponse(statement_page.page(found), headers={"Content-Security-Policy": statement_page.POLICY})
+    return StatementOut.of(found)
+
+
+def _prefers_html(accept: str) -> bool:
+    """As browsers and clients send it: what is named first is preferred."""
+    html, json = accept.find("text/html"), accept.find("application/json")
+    return html >= 0 and (json < 0 or html < json)
 
 
 def _decision(services: Services, principal: Principal, decision_id: str) -> DecisionOut | None:

@@ -21,6 +21,7 @@ from api import logging
 from api.app import create_app
 from api.services import ApiOptions, Services
 from governance.admission import Admission
+from governance.audit.reader import Audit
 from governance.identity import Identity
 from governance.ledger.database import Database
 from governance.model import Role
@@ -106,6 +107,7 @@ def services_over(url: str, folder: Path, engine: PolicyEngine, options: ApiOpti
         admission=Admission(database, engine),
         settlement=Settlement(database, results),
         queries=Queries(database, results),
+        audit=Audit(database),
         identity=Identity(database, registry, key, hasher=CHEAP),
         engine=engine,
         transparency=Transparency(database, folder / "ledger"),

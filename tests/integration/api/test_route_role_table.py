@@ -63,7 +63,13 @@ TABLE: Mapping[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/runs/{run_id}/events"): (401, 200, 404, 200, 404, 200, 200, 403),
     ("GET", "/v1/runs/{run_id}/result"): (401, 409, 404, 409, 404, 409, 409, 403),  # not published
     ("GET", "/v1/runs/{run_id}/weights"): (401, 409, 404, 409, 404, 409, 409, 403),
+    ("GET", "/v1/runs/{run_id}/statement"): (401, 409, 404, 409, 404, 409, 409, 403),
+    ("GET", "/v1/decisions/{decision_id}"): (401, 200, 404, 200, 404, 200, 200, 403),
+    ("GET", "/v1/decisions/{decision_id}/explanation"): (401, 200, 404, 200, 404, 200, 200, 403),
     ("GET", "/v1/ledger/entries"): (401, 200, 200, 200, 200, 200, 200, 403),
+    ("GET", "/v1/ledger/odometer"): (401, 200, 200, 200, 404, 200, 200, 403),
+    ("GET", "/v1/ledger/remaining"): (401, 200, 404, 200, 404, 200, 200, 403),  # of their own runs, or population
+    ("GET", "/v1/ledger/export"): (401, 403, 403, 200, 200, 200, 200, 403),
     ("GET", "/v1/ledger/budget"): (401, 200, 200, 200, 404, 200, 200, 403),
     ("GET", "/v1/ledger/checkpoint"): (
         401,
@@ -107,8 +113,10 @@ class World:
         concrete = path.format(**self.ids)
         if path.startswith("/v1/ledger/proofs/"):
             concrete += "?index=0&size=1" if path.endswith("inclusion") else "?old=1&new=2"
-        if path == "/v1/ledger/budget":
+        if path in ("/v1/ledger/budget", "/v1/ledger/odometer", "/v1/ledger/remaining"):
             concrete += f"?population_id={self.ids['population_id']}"
+        if path == "/v1/ledger/export":
+            concrete += "?format=csv"
         return self.node.call(caller, method, concrete, **self._request(method, path))
 
     def _request(self, method: str, path: str) -> dict[str, Any]:
@@ -179,7 +187,8 @@ def world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, opa: 
         everybody(node)
         node.join("other_member", Role.RESEARCHER)
         ids = govern(node, opa)
-        run_id = submit(node, ids, "the run").json()["run_id"]
+        decided = submit(node, ids, "the run").json()
+        run_id = decided["run_id"]
         node.call("researcher", "POST", f"/v1/runs/{run_id}:cancel")
         project = node.call("researcher", "POST", "/v1/projects", json={"name": "Mine"}).json()
         yield World(
@@ -187,6 +196,7 @@ def world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, opa: 
             ids
             | {
                 "run_id": run_id,
+                "decision_id": decided["id"],
                 "project_id": project["id"],
                 "population_id": ids["population"],
                 "dataset_id": ids["dataset"],

@@ -11,6 +11,7 @@ import pytest
 
 from governance.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from governance.ledger import budgets
+from governance.ledger.entry_search import Wanted
 from governance.model import Asset, Dataset, Decision, Outcome, Population, Role, Schedule
 from tests.integration.governance.conftest import Governed
 
@@ -154,7 +155,7 @@ def test_a_run_over_two_populations_debits_each(two: Two) -> None:
 def test_the_entries_of_both_populations_follow_one_another(two: Two) -> None:
     two.declare()
     decision = two.admit()
-    entries, _ = two.governed.queries.entries(two.governed.auditor, run_id=decision.run_id)
+    entries, _ = two.governed.queries.entries(two.governed.auditor, Wanted(run_id=decision.run_id))
     assert [two.governed.population.id, two.others.id] == sorted(
         [str(entry.population_id) for entry in entries], key=[two.governed.population.id, two.others.id].index
     )

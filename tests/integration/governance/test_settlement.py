@@ -14,6 +14,7 @@ from governance.errors import (
     NotFoundError,
     StorageError,
 )
+from governance.ledger.entry_search import Wanted
 from governance.model import Principal, Role, RunState
 from tests.integration.governance.conftest import Governed
 
@@ -129,7 +130,7 @@ def test_the_entry_of_a_quarantine_does_not_say_why(governed: Governed) -> None:
     governed.settlement.fail(governed.runner, died.grant_id, died.fencing_token, touched_data=True)
     governed.clock.advance(lost.lease_seconds + 1)
     governed.settlement.expire_leases()
-    seen, _ = governed.queries.entries(governed.researcher, kind="quarantine")
+    seen, _ = governed.queries.entries(governed.researcher, Wanted(kinds=("quarantine",)))
     first, second = (json.loads(entry.body)["facts"] for entry in seen)
     assert first == second
     runs = [governed.queries.run(governed.researcher, grant.run_id) for grant in (died, lost)]

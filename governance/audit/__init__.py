@@ -1,0 +1,1 @@
+"""What auditors ask: readings as of any entry, why a decision was made, what remains, exports, statements."""
