@@ -46,12 +46,14 @@ from runner.errors import (
     GrantReplayedError,
     GrantRevokedError,
     JournalError,
+    LedgerClosedError,
     PortError,
     RunnerError,
 )
 from runner.journal import Journal
 from runner.pipe import Pipe, expect, field
 from runner.port import Governor, Grant, RunResult
+from runner.reporting import Reporter
 from runner.silos import version_directory
 
 JOB_PREFIX: Final = "job_"  # of a job's scratch directory
@@ -70,6 +72,7 @@ class GrantRun:
         self,
         governor: Governor,
         journal: Journal,
+        reporter: Reporter,
         grant: Grant,
         command: tuple[str, ...],
         stopping: threading.Event,
@@ -80,6 +83,7 @@ class GrantRun:
     ) -> None:
         self._governor = governor
         self._journal = journal
+        self._reporter = reporter
         self._grant = grant
         self._command = command
         self._stopping = stopping
@@ -266,8 +270,13 @@ class GrantRun:
             if self._abort is not None:
                 raise PortError(self._abort)
             try:
-                return call()
+                answer = call()
+                self._reporter.ledger_is_open()
+                return answer
             except GovernorUnreachableError as error:
+                if isinstance(error, LedgerClosedError):
+                    # Whoever reconciles waits for this: also for what the run under way was permitted.
+                    self._reporter.ledger_is_closed()
                 if self._stopping.is_set() or time.monotonic() + pause > self._lease_until:
                     raise
                 self._log.warning("service_unreachable", call=error.call, why=error.why)

@@ -17,7 +17,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,13 @@ from typing import Final
 
 import structlog
 
-from runner.errors import GovernorRefusedError, GovernorUnreachableError, LedgerClosedError
+from runner.errors import GovernorUnreachableError, LedgerClosedError
 from runner.grant_run import JOB_PREFIX, GrantRun
 from runner.journal import Journal, lock
 from runner.port import Governor, Grant
+from runner.reporting import Reporter
 
 JOB: Final = (sys.executable, "-P", "-m", "runner.job")  # -P: nothing is imported from where it is started
-REPORT_AGAIN_SECONDS: Final = 600.0  # a ledger that stays closed may have been restored once more
 
 _log = structlog.get_logger("runner.worker")
 
@@ -66,13 +65,13 @@ class Worker:
         self._settings = settings
         self._command = tuple(job)
         self._stopping = threading.Event()
-        self._reported_at: float | None = None  # since the ledger closed
         self._scratch_fd = _lock_scratch(settings.scratch)
         try:
             self._journal = Journal(settings.journal_directory)
         except BaseException:
             os.close(self._scratch_fd)
             raise
+        self._reporter = Reporter(governor, self._journal)
         for left in settings.scratch.glob(f"{JOB_PREFIX}*"):  # of a worker that was killed
             shutil.rmtree(left, ignore_errors=True)
 
@@ -100,10 +99,10 @@ class Worker:
                 trouble = "" if self._journal.heal() else "journal_not_writable"
                 if not trouble:
                     grant = self._governor.claim()
-                    self._reported_at = None
+                    self._reporter.ledger_is_open()
             except LedgerClosedError:
                 trouble = "ledger_closed"
-                self._report_everything()
+                self._reporter.ledger_is_closed()
             except GovernorUnreachableError as error:
                 trouble = "service_unreachable"
                 if trouble != before:
@@ -126,6 +125,7 @@ class Worker:
         run = GrantRun(
             self._governor,
             self._journal,
+            self._reporter,
             grant,
             self._command,
             self._stopping,
@@ -134,22 +134,6 @@ class Worker:
             job_seconds=settings.job_seconds,
         )
         run.run()
-
-    def _report_everything(self) -> None:
-        """Once when the ledger is found closed, again where that failed, and then now and again."""
-        now = time.monotonic()
-        if self._reported_at is not None and now - self._reported_at < REPORT_AGAIN_SECONDS:
-            return
-        reports = self._journal.reports()
-        try:
-            self._governor.report(reports)
-        except GovernorUnreachableError as error:
-            _log.warning("report_not_delivered", why=error.why)
-        except GovernorRefusedError as error:
-            _log.error("report_refused", status=error.status, code=error.code, instead="python -m runner report")
-        else:
-            self._reported_at = now
-            _log.info("report_delivered", grants=len(reports))
 
 
 def _lock_scratch(scratch: Path) -> int:

@@ -502,6 +502,31 @@ def test_a_closed_ledger_gets_everything_that_was_permitted_and_is_asked_again(s
     assert [("report", first), ("report", first), ("publish", 4), ("report", first, second)] == said
 
 
+def test_a_run_under_way_reports_to_a_closed_ledger_and_goes_on_when_it_opens(settings: WorkerSettings) -> None:
+    closed = raising(LedgerClosedError("debit", "ledger_closed"))
+    answers: Iterator[Callable[[], Any]] = iter([lambda: DebitAnswer(True, 2), closed, closed])
+    governor = ScriptedGovernor(debit=lambda: next(answers, lambda: DebitAnswer(True, 4))())
+    run(governor, settings, "train(); finish()")
+    open_grant = GrantReport("gra_1", "run_1", 7, (HANDLE,), 0.5, 1.0, rounds_permitted=2, ended=False)
+    assert [("report", open_grant)] == [call for call in governor.calls if call[0] == "report"]
+    assert ("publish", 4) == governor.calls[-1]
+    assert [(4, True)] == permitted(settings)
+
+
+@pytest.mark.parametrize("refusal", [GovernorRefusedError("report", 413, "body_too_large"), GrantRevokedError("")])
+def test_a_report_that_is_refused_ends_nothing(settings: WorkerSettings, refusal: Exception) -> None:
+    claims = iter([raising(LedgerClosedError("claim", "ledger_closed")), lambda: grant()])
+    governor = ScriptedGovernor(claim=lambda: next(claims, stop)(), report=raising(refusal))
+
+    def stop() -> None:
+        made.stop()
+
+    made = worker(governor, replace(settings, closed_poll_seconds=0.01), "train(); finish()")
+    with made:
+        made.run()
+    assert ("publish", 4) == governor.calls[-1]
+
+
 def test_a_terminated_runner_process_ends_cleanly(tmp_path: Path) -> None:
     credential = tmp_path / "credential"
     credential.write_text("pysr_secret")
