@@ -1,13 +1,16 @@
 """``pysytff-server ledger``: what operators do with the log.
 
-This module does not: do the work (``node.py``).
+This module does not: do the work (``node.py``, ``node_ledger.py``).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from api.cli_common import DataDir, load_settings, out, plain
+from api.cli_common import DataDir, err, load_settings, out, plain
 
 ledger = typer.Typer(help="The log of this node: its keys and its state.", no_args_is_help=True)
 
@@ -20,3 +23,77 @@ def rotate_key(data_dir: DataDir = None) -> None:
     found = node.rotate_log_key(load_settings(data_dir))
     out.print(f"in force from entry {found.index} on:\n  {plain(found.key.encode())}")
     out.print("Witnesses must learn it: pysytff-witness trust KEY. Auditors follow it from the old one by themselves.")
+
+
+@ledger.command("status")
+def status(data_dir: DataDir = None) -> None:
+    """Whether the ledger is open; if not, why, and which runners have reported since."""
+    from api import node_ledger
+
+    found = node_ledger.state(load_settings(data_dir))
+    signed = "none yet" if found.signed is None else f"{found.signed} entries"
+    out.print(f"entries: {found.size}; last checkpoint: {signed}")
+    if found.closed is None:
+        out.print("open")
+        return
+    out.print(f"CLOSED: {found.closed}. Nothing is admitted or debited.")
+    out.print(f"runners that have reported: {', '.join(found.reported) or 'none'}")
+    out.print(f"runners that have not:      {', '.join(found.missing) or 'none'}")
+    out.print("When nothing more can come, open it again with: pysytff-server ledger reconcile")
+
+
+@ledger.command("check")
+def check(data_dir: DataDir = None) -> None:
+    """Compare every balance, reservation, debit, quota and result with the entries. Exit status 1: some differ."""
+    from api import node_ledger
+
+    found = node_ledger.check(load_settings(data_dir))
+    for one in found:
+        out.print(plain(f"{one.table} {one.row}: {one.what}"))
+    if found:
+        err.print(f"{len(found)} rows were changed; restore a backup of the database from before, then reconcile")
+        raise typer.Exit(1)
+    out.print("every row is what the entries say")
+
+
+@ledger.command("reconcile")
+def reconcile(
+    report: Annotated[
+        list[str] | None,
+        typer.Option("--report", metavar="RUNNER=FILE", help="a runner's journal, from: python -m runner report"),
+    ] = None,
+    unreachable: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUNNER", help="its journal is lost for good: all rounds of its open runs are spent"),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Open a closed ledger again: what the database lost comes back from the mirror and from the runners' journals.
+
+    Nothing happens unless all of it can. Runners in service report by themselves, within a minute, once the node is up.
+    """
+    from api import node_ledger
+
+    done = node_ledger.reconcile_with(load_settings(data_dir), _files(report or []), unreachable or [])
+    out.print(f"the database had {done.stored} entries; {done.recovered} came back from the mirror")
+    for run_id, rounds in done.debited:
+        out.print(f"  {run_id}: {rounds} rounds debited that a runner had run")
+    for run_id in done.quarantined:
+        out.print(f"  {run_id}: quarantined; resolve it with evidence, or leave it")
+    for run_id in done.released:
+        out.print(f"  {run_id}: released, its request is lost; its researcher asks again")
+    if done.policies_lost:
+        out.print("A policy's activation came back without its Rego: activate the policies again.")
+    for dataset_id in done.datasets_lost:
+        out.print(f"{dataset_id} came back without its columns: its owner registers the data again.")
+    out.print("The ledger is open.")
+
+
+def _files(named: list[str]) -> dict[str, Path]:
+    found = {}
+    for one in named:
+        runner_id, sign, path = one.partition("=")
+        if not (runner_id and sign and path):
+            raise typer.BadParameter(f"{one!r} is not RUNNER=FILE", param_hint="--report")
+        found[runner_id] = Path(path)
+    return found

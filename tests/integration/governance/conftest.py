@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from accountant.events import Event
+from accountant.pld import PldStatement
 from governance.admission import Admission, Engine
 from governance.ledger.database import Database
 from governance.model import Asset, Dataset, Decision, Population, Principal, Role, TrainRequest
@@ -30,6 +32,11 @@ MODEL = {
     "input": {"shape": [64]},
     "layers": [{"type": "dense", "units": 10, "activation": "softmax"}],
 }
+
+
+def no_pld(event: Event, delta: float, relation: str) -> PldStatement:
+    """It takes seconds; ``test_settlement.py`` has the real one."""
+    return PldStatement(None, why="not asked for here")
 
 
 @dataclass
@@ -65,7 +72,7 @@ class Governed:
     def __post_init__(self) -> None:
         self.registry = Registry(self.database, clock=self.clock)
         self.admission = self.admission_with(self.policies.engine)
-        self.settlement = Settlement(self.database, self.results, clock=self.clock)
+        self.settlement = Settlement(self.database, self.results, clock=self.clock, pld=no_pld)
         self.queries = Queries(self.database, self.results)
         self.policies.activate(self.registry)
         self.owner = self.registry.create_principal(Role.OWNER, "owner@example.org")

@@ -1,0 +1,77 @@
+"""What an operator does with the ledger of a node on disk: look at its state, check its rows, reconcile it.
+
+This module does not: know HTTP, or print.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from api import node
+from api.errors import NodeError
+from api.settings import Settings
+from governance import log_keeper
+from governance.ledger import derived, entries, recovery, run_store
+from governance.ledger.database import Database
+from governance.ledger.derived import Difference
+from governance.ledger.notes import Checkpoint, NoteError
+from governance.log_keeper import LogKeeper
+from governance.log_keys import KeyFile
+from governance.reconciliation import Reconciled, reconcile
+from governance.reported import read_reports
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    size: int
+    closed: str | None  # why
+    signed: int | None  # size of the last checkpoint
+    reported: tuple[str, ...]  # runners, since the ledger closed
+    missing: tuple[str, ...]
+
+
+def state(settings: Settings) -> LedgerState:
+    """Raises ``NodeError`` and domain errors."""
+    with _opened(settings) as database, database.read() as connection:
+        head = entries.head(connection)
+        reported = set(run_store.reports(connection))
+        missing = recovery.runners_in_service(connection) - reported
+    try:
+        note = log_keeper.read_checkpoint(settings.ledger_dir)
+        signed = None if note is None else Checkpoint.parse_text(note.text).size
+    except (NoteError, OSError) as error:
+        raise NodeError(f"the checkpoint in {settings.ledger_dir} cannot be read: {error}") from error
+    return LedgerState(head.size, head.closed, signed, tuple(sorted(reported)), tuple(sorted(missing)))
+
+
+def check(settings: Settings) -> list[Difference]:
+    """Rows beside the entries that are not what the entries say."""
+    with _opened(settings) as database, database.read() as connection:
+        return list(derived.differences(connection))
+
+
+def reconcile_with(settings: Settings, files: Mapping[str, Path], unreachable: Sequence[str]) -> Reconciled:
+    """``files``: runner id -> what ``python -m runner report`` wrote. Raises ``UnreconciledError``, ``NodeError``."""
+    reports = {}
+    for runner_id, path in files.items():
+        try:
+            reports[runner_id] = read_reports(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise NodeError(f"{path} cannot be read as a runner's report: {error}") from error
+    with _opened(settings) as database:
+        keeper = LogKeeper(database, settings.ledger_dir, KeyFile(settings.log_key_file))
+        return reconcile(database, keeper, by="operator", reports=reports, unreachable=set(unreachable))
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Database]:
+    node.require(settings)
+    database = Database.open(settings.database_url)
+    try:
+        yield database
+    finally:
+        database.dispose()
