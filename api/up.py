@@ -185,7 +185,13 @@ def _runner(settings: Settings) -> OwnProcess:
 def _child_environment(settings: Settings) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYSYTFF_")}
     extra = {name: os.environ[name] for name in ("PYSYTFF_JOB_SECONDS",) if name in os.environ}
-    return inherited | extra | settings.environment() | {"PYTHONUNBUFFERED": "1"}
+    return inherited | extra | _journal() | settings.environment() | {"PYTHONUNBUFFERED": "1"}
+
+
+def _journal() -> dict[str, str]:
+    """The runner's own setting, as seen from here: it starts elsewhere."""
+    directory = os.environ.get("PYSYTFF_JOURNAL_DIR")
+    return {"PYSYTFF_JOURNAL_DIR": os.path.abspath(directory)} if directory else {}
 
 
 def _ready(url: str) -> str | None:
@@ -203,7 +209,7 @@ def _ready(url: str) -> str | None:
 def run_runner(settings: Settings) -> None:
     """Becomes the runner: this process is replaced. Raises ``NodeError`` where it lacks its credential."""
     node.read_secret(settings.runner_credential_file)
-    environment = os.environ | settings.environment() | {"PYSYTFF_API_URL": settings.runner_url}
+    environment = os.environ | _journal() | settings.environment() | {"PYSYTFF_API_URL": settings.runner_url}
     environment.pop("DATABASE_URL", None)
     os.chdir(CHECKOUT)
     os.execve(sys.executable, [sys.executable, "-m", "runner"], environment)
