@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governance import log_keeper, log_keys
-from governance.errors import InvalidRequestError, NotFoundError, StorageError
+from governance.errors import GovernanceError, InvalidRequestError, NotFoundError, StorageError
 from governance.ledger import entries, merkle
-from governance.ledger.database import Database
+from governance.ledger.database import Connection, Database
+from governance.ledger.merkle import Node
 from governance.ledger.notes import Note, NoteError, VerifierKey
 from governance.ledger.tree_store import MissingNodeError, StoredNodes
 
@@ -84,40 +85,36 @@ class Transparency:
 
     def inclusion(self, index: int, size: int) -> InclusionProof:
         """Raises ``InvalidRequestError`` for an entry or a tree that is not there."""
+        if not 0 <= index < size:
+            raise _invalid("index", f"there is no entry {index} among the first {size}")
+        known: dict[Node, bytes] = {}
         with self._database.read() as connection:
-            self._check_size("size", size, entries.size(connection))
-            if not 0 <= index < size:
-                raise _invalid("index", f"there is no entry {index} among the first {size}")
-            known: dict[merkle.Node, bytes] = {}
             nodes = StoredNodes(connection)
 
-            def fetch(wanted: Sequence[merkle.Node]) -> dict[merkle.Node, bytes]:
-                known.update(nodes([*wanted, (0, index)]))
+            def fetch(wanted: Sequence[Node]) -> dict[Node, bytes]:
+                known.update(nodes([*wanted, (0, index), (0, size - 1)]))  # the last leaf: the tree is that large
                 return known
 
             try:
                 proof = merkle.inclusion_proof(index, size, fetch)
-                leaf = known[0, index] if known else nodes([(0, index)])[0, index]
+                leaf = known[0, index] if known else fetch(())[0, index]
             except MissingNodeError as error:
-                raise _damaged(error) from error
+                raise _missing(connection, "size", size, error) from error
         return InclusionProof(index, size, leaf, merkle.root_of_inclusion(leaf, index, size, proof), tuple(proof))
 
     def consistency(self, old: int, new: int) -> ConsistencyProof:
         """Raises ``InvalidRequestError`` for trees that are not there."""
+        if not 0 <= old <= new:
+            raise _invalid("old", f"{old} is not between 0 and {new}")
         with self._database.read() as connection:
-            self._check_size("new", new, entries.size(connection))
-            if not 0 <= old <= new:
-                raise _invalid("old", f"{old} is not between 0 and {new}")
+            nodes = StoredNodes(connection)
             try:
-                proof = merkle.consistency_proof(old, new, StoredNodes(connection))
+                proof = merkle.consistency_proof(old, new, lambda wanted: nodes([*wanted, (0, new - 1)]))
+                if not proof and new:
+                    nodes([(0, new - 1)])
             except MissingNodeError as error:
-                raise _damaged(error) from error
+                raise _missing(connection, "new", new, error) from error
         return ConsistencyProof(old, new, tuple(proof))
-
-    @staticmethod
-    def _check_size(name: str, size: int, entries_there: int) -> None:
-        if not 0 <= size <= entries_there:
-            raise _invalid(name, f"the log has {entries_there} entries, not {size}")
 
     def _note(self) -> Note | None:
         try:
@@ -139,5 +136,9 @@ def _invalid(name: str, message: str) -> InvalidRequestError:
     return InvalidRequestError(f"{name}: {message}", [{"path": f"query.{name}", "message": message, "hint": hint}])
 
 
-def _damaged(error: MissingNodeError) -> StorageError:
+def _missing(connection: Connection, name: str, size: int, error: MissingNodeError) -> GovernanceError:
+    """The tree that was asked for is not there, or not whole."""
+    there = entries.size(connection)
+    if size > there:
+        return _invalid(name, f"the log has {there} entries, not {size}")
     return StorageError(f"the stored tree is damaged: {error}")

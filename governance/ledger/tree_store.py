@@ -4,7 +4,7 @@ Invariants
 - Reads only; ``entries.Log`` writes the tree, in the transaction that appends.
 - What is read here is claimed by the database, not proved: whoever signs computes it again from the bodies
   (``governance/log_keeper.py``).
-- One statement for each proof.
+- One statement for a proof in a tree of up to a million entries, one more for each 32 rows beyond.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import sqlalchemy as sa
 
 from governance.ledger import chain, merkle
 from governance.ledger.merkle import Node
-from governance.ledger.tables import ledger_entries
+from governance.ledger.tables import BIG, ledger_entries
 
 _PAGE = 1000
+_WIDTH = 32  # rows of one statement; the same text for every proof, so that it is prepared once
 _NODES = sa.select(ledger_entries.c.index, ledger_entries.c.leaf_hash, ledger_entries.c.subtrees).where(
-    ledger_entries.c.index.in_(sa.bindparam("indexes", expanding=True))
+    ledger_entries.c.index.in_([sa.bindparam(f"i{number}", type_=BIG) for number in range(_WIDTH)])
 )
 _ROWS = (
     sa.select(
@@ -71,7 +72,12 @@ class StoredNodes:
         """Raises ``MissingNodeError``."""
         places = {node: merkle.stored_at(*node) for node in nodes}
         indexes = sorted({index for index, _ in places.values()})
-        rows = {row[0]: row for row in self._connection.execute(_NODES, {"indexes": indexes})}
+        rows: dict[int, sa.Row[Any]] = {}
+        for start in range(0, len(indexes), _WIDTH):
+            wanted = indexes[start : start + _WIDTH]
+            wanted += wanted[-1:] * (_WIDTH - len(wanted))
+            parameters = {f"i{number}": index for number, index in enumerate(wanted)}
+            rows |= {row[0]: row for row in self._connection.execute(_NODES, parameters)}
         return {node: _node(rows.get(index), index, slot) for node, (index, slot) in places.items()}
 
 
