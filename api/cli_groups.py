@@ -8,13 +8,13 @@ This module does not: do the work (``node.py``, ``owner.py``).
 
 from __future__ import annotations
 
-import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from api.cli_common import DataDir, Url, load_settings, out, plain
+from api.cli_common import DataDir, Url, ask_password, load_settings, out, plain
 from api.errors import NodeError
 
 policy = typer.Typer(help="Policies in Rego: check them, and put them in force.", no_args_is_help=True)
@@ -114,14 +114,69 @@ def open_population(
     epsilon: Annotated[float, typer.Option(help="the guarantee for its whole life; it never changes")],
     delta: Annotated[float, typer.Option(help="well below 1/size")],
     email: Email,
+    relation: Annotated[
+        str, typer.Option(help="ADD_OR_REMOVE_ONE, REPLACE_ONE or REPLACE_SPECIAL; it never changes")
+    ] = "ADD_OR_REMOVE_ONE",
+    planned_sampling: Annotated[
+        float | None, typer.Option(help="clients per round over size that you expect; with --planned-noise")
+    ] = None,
+    planned_noise: Annotated[
+        float | None, typer.Option(help="noise multiplier that you expect: the budget's weights are chosen for it")
+    ] = None,
     url: Url = None,
 ) -> None:
     """Open a population: the people that one budget protects, for life."""
     from api import owner
 
-    with owner.Session(url or load_settings().own_url, email, _password(email)) as session:
-        made = session.open_population(name, size, epsilon, delta)
+    if (planned_sampling is None) != (planned_noise is None):
+        raise typer.BadParameter("give --planned-sampling and --planned-noise together, or neither")
+    planned = None
+    if planned_sampling is not None:
+        planned = {"sampling_probability": planned_sampling, "noise_multiplier": planned_noise}
+    body = {"name": name, "declared_size": size, "epsilon": epsilon, "delta": delta, "relation": relation}
+    with owner.Session(url or load_settings().own_url, email, ask_password(email)) as session:
+        made = session.open_population(body | {"planned_use": planned})
     out.print(f"population {plain(name)}: {made['id']}")
+
+
+@population.command("quota")
+def population_quota(
+    population_name: Annotated[str, typer.Argument(metavar="POPULATION", help="name or id of a population")],
+    epsilon: Annotated[float, typer.Option(help="at most the population's own")],
+    email: Email,
+    project: Annotated[str | None, typer.Option(metavar="ID", help="bind this project")] = None,
+    researcher: Annotated[str | None, typer.Option(metavar="ID", help="bind this researcher")] = None,
+    initial: Annotated[float | None, typer.Option(help="unlock gradually: so much from the beginning")] = None,
+    step: Annotated[float | None, typer.Option(help="so much more after every period")] = None,
+    every_days: Annotated[int | None, typer.Option(help="length of a period")] = None,
+    starts_at: Annotated[str | None, typer.Option(help="RFC 3339; default: now")] = None,
+    url: Url = None,
+) -> None:
+    """Cap a project's or a researcher's share of a population, or, naming neither, what everybody has together.
+
+    What was spent before counts. With --initial, --step and --every-days the cap is unlocked gradually: a window.
+    """
+    from api import owner
+
+    if project is not None and researcher is not None:
+        raise typer.BadParameter("name a project or a researcher, not both")
+    given = [value is not None for value in (initial, step, every_days)]
+    if (any(given) and not all(given)) or (starts_at is not None and not all(given)):
+        raise typer.BadParameter("a schedule needs --initial, --step and --every-days")
+    schedule = None
+    if all(given):
+        begins = starts_at or datetime.now(UTC).isoformat()
+        schedule = {"starts_at": begins, "initial_epsilon": initial, "step_epsilon": step, "period_days": every_days}
+    with owner.Session(url or load_settings().own_url, email, ask_password(email)) as session:
+        population_id = session.population_id(population_name)
+        scope, scope_id = ("population", population_id)
+        if project is not None:
+            scope, scope_id = ("project", project)
+        elif researcher is not None:
+            scope, scope_id = ("researcher", researcher)
+        body = {"scope": scope, "scope_id": scope_id, "epsilon": epsilon, "schedule": schedule}
+        made = session.set_quota(population_id, body)
+    out.print(f"{made['scope']} {made['scope_id']}: at most ε = {made['epsilon']:g}")
 
 
 @population.command("disjoint")
@@ -142,7 +197,7 @@ def population_disjoint(
     from api import owner, populations
 
     settings = load_settings(data_dir)
-    with owner.Session(url or settings.own_url, email, _password(email)) as session:
+    with owner.Session(url or settings.own_url, email, ask_password(email)) as session:
         populations.declare_disjoint(settings, session, one, other, newest_only=newest_only)
     out.print(f"{plain(one)} and {plain(other)} share nobody; declared")
 
@@ -169,14 +224,8 @@ def dataset_add(
 
     settings = load_settings(data_dir)
     files = owner.DatasetFiles(file, unit_column, assets, max_examples_per_unit, holdout)
-    with owner.Session(url or settings.own_url, email, _password(email)) as session:
+    with owner.Session(url or settings.own_url, email, ask_password(email)) as session:
         population_id = session.population_id(population)
         handle, holdout_handle = owner.lay_out(files, settings.data_root)
         made = session.register(name, description, population_id, policy, files, handle, holdout_handle)
     out.print(f"dataset {plain(name)}: {made['id']}")
-
-
-def _password(email: str) -> str:
-    """From PYSYTFF_PASSWORD, or asked for: on a command line every user of the machine could read it."""
-    answer: str = os.environ.get("PYSYTFF_PASSWORD") or typer.prompt(f"Password of {email}", hide_input=True)
-    return answer

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli_common import DataDir, err, load_settings, out, plain
+from api.cli_common import DataDir, Url, ask_password, err, load_settings, out, plain
 
 ledger = typer.Typer(help="The log of this node: its keys and its state.", no_args_is_help=True)
 
@@ -87,6 +87,26 @@ def reconcile(
     for dataset_id in done.datasets_lost:
         out.print(f"{dataset_id} came back without its columns: its owner registers the data again.")
     out.print("The ledger is open.")
+
+
+@ledger.command("resolve")
+def resolve(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="id of a run that is in quarantine")],
+    kind: Annotated[str, typer.Option(help="host_lost, power_loss, process_killed, network_lost or operator_stopped")],
+    statement: Annotated[str, typer.Option(help="what happened, when, and how you know")],
+    email: Annotated[str, typer.Option("--email", help="an admin's e-mail; the password is asked for", prompt=True)],
+    url: Url = None,
+) -> None:
+    """Give back the undebited rounds of a quarantined run, on evidence that nothing private decided its end.
+
+    What was debited stays spent. A crash that may depend on somebody's data is no evidence: such a run stays held.
+    """
+    from api import owner
+
+    with owner.Session(url or load_settings().own_url, email, ask_password(email)) as session:
+        found = session.resolve(run, kind, statement)
+    debited, rounds = found["rounds_debited"], found["rounds"]
+    out.print(f"{plain(run)}: {debited} of {rounds} rounds stay spent, {rounds - debited} were given back")
 
 
 def _files(named: list[str]) -> dict[str, Path]:

@@ -62,9 +62,15 @@ class Session:
             print(f"could not log out: {error}", file=sys.stderr)
         self._client.close()
 
-    def open_population(self, name: str, size: int, epsilon: float, delta: float) -> dict[str, Any]:
-        body = {"name": name, "declared_size": size, "epsilon": epsilon, "delta": delta}
+    def open_population(self, body: dict[str, Any]) -> dict[str, Any]:
         return _object(self._send("POST", "/v1/populations", json=body))
+
+    def resolve(self, run_id: str, kind: str, statement: str) -> dict[str, Any]:
+        body = {"kind": kind, "statement": statement}
+        return _object(self._send("POST", f"/v1/runs/{quote(run_id)}:resolve", json=body))
+
+    def set_quota(self, population_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        return _object(self._send("PUT", f"/v1/populations/{quote(population_id)}/quotas", json=body))
 
     def population_id(self, name_or_id: str) -> str:
         """Asked before data is laid out, so that a wrong name costs nothing."""

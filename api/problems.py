@@ -39,6 +39,7 @@ STATUS: Mapping[type[errors.GovernanceError], int] = {
     errors.FencingError: 409,
     errors.StorageError: 503,
     errors.LedgerClosedError: 503,
+    errors.UnreconciledError: 409,
     errors.AuthenticationError: 401,
     errors.ThrottledError: 429,
 }
