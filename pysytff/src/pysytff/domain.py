@@ -38,7 +38,7 @@ from pysytff.models import (
     Population,
     Project,
 )
-from pysytff.params import request_body
+from pysytff.params import first_dataset, request_body
 from pysytff.runs import Run, Runs
 from pysytff.tokens import MemoryTokens
 from pysytff.transport import DEFAULT_PORT, Transport, base_url
@@ -225,7 +225,7 @@ class Domain:
         """What would travel for this model. A model without an input shape gets that of ``params['train_data_id']``."""
         model = model_fn() if callable(model_fn) else model_fn
         if keras.lacks_input(model):
-            asset = self._asset(str(params.get("train_data_id")))
+            asset = self._asset(str(first_dataset(params)))
             if asset is not None:
                 keras.ensure_input(model, asset.shape)
         return keras.to_document(model)

@@ -61,9 +61,13 @@ _OTHER_NAMES = {
 
 
 def request_body(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON body but for the model. Raises ``ParameterError`` with every problem found."""
+    """The JSON body but for the model. Raises ``ParameterError`` with every problem found.
+
+    Lists of ``train_data_id`` and ``label_data_id``, of the same length, join several datasets in one run.
+    """
     problems: list[dict[str, str]] = []
-    body: dict[str, Any] = {}
+    params, joined = _joined(params, problems)
+    body: dict[str, Any] = {"joined": joined} if joined else {}
     for key, value in params.items():
         if key not in KINDS:
             other = _OTHER_NAMES.get(str(key))
@@ -81,6 +85,34 @@ def request_body(params: Mapping[str, Any]) -> dict[str, Any]:
     if problems:
         raise ParameterError(problems)
     return body
+
+
+def first_dataset(params: Mapping[str, Any]) -> object:
+    """What ``train_data_id`` names; of several datasets the first, whose shape they all share."""
+    value = params.get("train_data_id")
+    return value[0] if isinstance(value, (list, tuple)) and value else value
+
+
+def _joined(params: Mapping[str, Any], problems: list[dict[str, str]]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """The parameters of the first dataset, and the further ones as the node wants them."""
+    single = dict(params)
+    features, labels = single.get("train_data_id"), single.get("label_data_id")
+    if not isinstance(features, (list, tuple)) and not isinstance(labels, (list, tuple)):
+        return single, []
+    columns: dict[str, list[str]] = {}
+    for key, values in (("train_data_id", features), ("label_data_id", labels)):
+        found = [_plain(value, str) for value in values] if isinstance(values, (list, tuple)) else []
+        if not found or any(message or value is None for value, message in found):
+            hint = "give a list of ids for both, in the same order"
+            problems.append({"path": f"params[{key!r}]", "message": "does not name each dataset", "hint": hint})
+            return single, []
+        columns[key] = [str(value) for value, _ in found]
+        single[key] = columns[key][0]
+    if len(columns["train_data_id"]) != len(columns["label_data_id"]):
+        hint = "one label_data_id for each train_data_id"
+        problems.append({"path": "params['label_data_id']", "message": "is of another length", "hint": hint})
+    pairs = zip(columns["train_data_id"][1:], columns["label_data_id"][1:])
+    return single, [{"train_data_id": one, "label_data_id": other} for one, other in pairs]
 
 
 def _plain(value: object, kind: type) -> tuple[object, str]:

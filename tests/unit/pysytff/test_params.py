@@ -10,7 +10,7 @@ import pytest
 from api.schemas import TrainRequestIn
 from pysytff.errors import ParameterError
 from pysytff.models import Asset, Project
-from pysytff.params import KINDS, REQUIRED, request_body
+from pysytff.params import KINDS, REQUIRED, first_dataset, request_body
 
 
 def problem(params: dict[str, Any]) -> dict[str, str]:
@@ -27,7 +27,7 @@ def test_parameters_are_sent_as_they_are_and_defaults_are_left_to_the_node(param
 def test_the_parameters_are_exactly_the_fields_of_the_nodes_request() -> None:
     fields = TrainRequestIn.model_fields
 
-    assert set(fields) - {"model"} == set(KINDS)
+    assert set(fields) - {"model", "joined"} == set(KINDS)  # lists of data ids become ``joined``
     assert {name for name, field in fields.items() if field.is_required()} - {"model"} == set(REQUIRED)
 
 
@@ -104,3 +104,20 @@ def test_everything_that_is_wrong_is_reported_at_once() -> None:
 
     assert 6 == len(refusal.value.problems)
     assert "domain.datasets[0]['images'].id_at_location.to_string()" in str(refusal.value)
+
+
+def test_lists_of_datasets_are_joined_in_one_run(params: dict[str, Any]) -> None:
+    several = params | {"train_data_id": ["ast_1", "ast_3"], "label_data_id": ("ast_2", "ast_4")}
+    body = request_body(several)
+    assert ("ast_1", "ast_2") == (body["train_data_id"], body["label_data_id"])
+    assert [{"train_data_id": "ast_3", "label_data_id": "ast_4"}] == body["joined"]
+    assert "ast_1" == first_dataset(several)
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [(["ast_1", "ast_3"], ["ast_2"]), (["ast_1"], "ast_2"), ([], []), (["ast_1", None], ["ast_2", "ast_4"])],
+)
+def test_datasets_without_their_labels_are_refused(features: object, labels: object, params: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError):
+        request_body(params | {"train_data_id": features, "label_data_id": labels})
