@@ -111,7 +111,7 @@ def _joined(params: Mapping[str, Any], problems: list[dict[str, str]]) -> tuple[
     if len(columns["train_data_id"]) != len(columns["label_data_id"]):
         hint = "one label_data_id for each train_data_id"
         problems.append({"path": "params['label_data_id']", "message": "is of another length", "hint": hint})
-    pairs = zip(columns["train_data_id"][1:], columns["label_data_id"][1:])
+    pairs = zip(columns["train_data_id"][1:], columns["label_data_id"][1:], strict=False)
     return single, [{"train_data_id": one, "label_data_id": other} for one, other in pairs]
 
 
