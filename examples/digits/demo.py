@@ -8,20 +8,22 @@ Invariants
 from __future__ import annotations
 
 import base64
+import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import pysytff as sy
 from examples.digits import seed
-from examples.digits.audit import recompute
+from governance.ledger.verify import Known, Report, verify
 from pysytff.errors import RequestRefusedError
-from pysytff.models import Decision
+from pysytff.models import Decision, LedgerEntry
 
 LEAST_ACCURACY, LARGEST_EPSILON = 0.90, 8.0  # what this demo is held to
 
@@ -167,10 +169,8 @@ class Demo:
             table.add_row(str(entry.index), entry.kind, str(rounds), entry.leaf_hash[:16])
         self._console.print(table)
         population = auditor.populations[0]
-        ours = recompute(
-            ((entry.index, base64.b64decode(entry.body_base64), bytes.fromhex(entry.leaf_hash)) for entry in entries),
-            population.id,
-        )
+        report = _verified(entries)
+        ours = next(one for one in report.populations if one.id == population.id)
         theirs = auditor.budget(population)[0]
         table = _table(f"odometer at δ = {ours.delta:g}", "recomputed from the entries", "the node says")
         table.add_row("spent ε", repr(ours.spent_epsilon), repr(theirs.spent_epsilon))
@@ -178,12 +178,24 @@ class Demo:
         self._console.print(table)
         agrees = (ours.spent_epsilon, ours.committed_epsilon) == (theirs.spent_epsilon, theirs.committed_epsilon)
         verdict = "they agree to the last bit" if agrees else "[red]THEY DIFFER[/red]"
-        self._console.print(f"{ours.entries} entries, every leaf hash right, no gap; {verdict}.")
-        return agrees
+        for finding in report.findings.kept:
+            self._console.print(f"[red]entry {finding.index}: {finding.code}[/red]: {escape(finding.message)}")
+        if report.is_clean:
+            self._console.print(
+                f"{report.entries} entries: every leaf hash right, none missing, each may follow the last;"
+            )
+        self._console.print(f"the odometer from the entries and the node's: {verdict}.")
+        return agrees and report.is_clean
 
     def _heading(self, text: str) -> None:
         self._console.print()
         self._console.rule(f"[bold]{text}[/bold]", align="left")
+
+
+def _verified(entries: Sequence[LedgerEntry]) -> Report:
+    """What ``pysytff-verify`` does with an export, with the entries as REST gave them."""
+    bodies = b"".join(base64.b64decode(entry.body_base64) + b"\n" for entry in entries)
+    return verify(io.BytesIO(bodies), Known(leaf_hashes=[bytes.fromhex(entry.leaf_hash) for entry in entries]))
 
 
 def _budget(owner: sy.Domain) -> Table:

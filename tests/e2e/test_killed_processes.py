@@ -6,6 +6,7 @@ The lease of the lost runner, a minute, runs out while the other tests of this f
 from __future__ import annotations
 
 import base64
+import io
 import os
 import signal
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from examples.digits.audit import recompute
+from governance.ledger.verify import Known, verify
 from pysytff.errors import RunEndedError
 from tests.e2e.conftest import QuietNode
 from tests.e2e.nodes import DemoNode, Json, unchanging
@@ -90,8 +91,10 @@ def nothing_is_freed(node: DemoNode, run_id: str, before: Json) -> None:
     assert [] == node.entries(run_id=run_id, kind="release")
     assert (run["rounds_debited"], ROUNDS - run["rounds_debited"]) == (facts["rounds_debited"], facts["rounds_held"])
     assert before["committed_epsilon"] == after["committed_epsilon"]
-    entries = [(e["index"], base64.b64decode(e["body_base64"]), bytes.fromhex(e["leaf_hash"])) for e in node.entries()]
-    audited = recompute(entries, node.population_id)
+    bodies = b"".join(base64.b64decode(entry["body_base64"]) + b"\n" for entry in node.entries())
+    report = verify(io.BytesIO(bodies), Known())
+    (audited,) = report.populations
+    assert [] == report.findings.kept
     assert (after["spent_epsilon"], after["committed_epsilon"]) == (audited.spent_epsilon, audited.committed_epsilon)
 
 
