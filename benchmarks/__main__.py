@@ -16,6 +16,9 @@ from benchmarks.record import Recorder
 BENCHMARKS = {
     "admission": "one decision through REST, durable, against a raw query of the policy engine",
     "history": "admission with 10,000 past runs against 10",
+    "append": "one entry with the Merkle tree against the same transaction without it",
+    "proofs": "proofs out of a million entries against computing them from all leaves",
+    "verify": "a million entries verified offline, against hashing and parsing the same bytes",
     "clamp": "solve time of a clamp against dp_accounting's calibration",
     "weights": "rounds that the filter's weights cost, against the single best order with all of δ",
     "governed": "governed training against a plain tff.learning script",

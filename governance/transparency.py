@@ -88,7 +88,7 @@ class Transparency:
         if not 0 <= index < size:
             raise _invalid("index", f"there is no entry {index} among the first {size}")
         known: dict[Node, bytes] = {}
-        with self._database.read() as connection:
+        with self._database.glance() as connection:
             nodes = StoredNodes(connection)
 
             def fetch(wanted: Sequence[Node]) -> dict[Node, bytes]:
@@ -106,7 +106,7 @@ class Transparency:
         """Raises ``InvalidRequestError`` for trees that are not there."""
         if not 0 <= old <= new:
             raise _invalid("old", f"{old} is not between 0 and {new}")
-        with self._database.read() as connection:
+        with self._database.glance() as connection:
             nodes = StoredNodes(connection)
             try:
                 proof = merkle.consistency_proof(old, new, lambda wanted: nodes([*wanted, (0, new - 1)]))

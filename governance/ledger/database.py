@@ -48,6 +48,7 @@ class Database:
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._writer = engine.execution_options(**{_WRITE: True})
         self._reader = engine if self.is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
+        self._glance = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
         # SQLite's busy handler sleeps and polls, so writers of one process would starve one another by chance;
         # a lock in front of it hands the write lock over at once. Other processes still meet the busy handler.
         self._sqlite_writers = threading.Lock()
@@ -102,6 +103,15 @@ class Database:
         Raises ``StorageError``.
         """
         with _translated(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def glance(self) -> Iterator[sa.Connection]:
+        """For one statement that only reads: on PostgreSQL two trips to the server fewer than ``read``.
+
+        Raises ``StorageError``.
+        """
+        with _translated(), self._glance.connect() as connection:
             yield connection
 
     def dispose(self) -> None:
