@@ -8,7 +8,14 @@ import pytest
 
 from accountant.codec import canonical_bytes, decode_event, encode_event
 from accountant.errors import AccountantError, InvalidEventError, NotCanonicalError, UnknownEventError
-from accountant.events import PoissonGaussian
+from accountant.events import (
+    AdaptiveClippingGaussian,
+    Event,
+    FixedSizeGaussian,
+    PoissonGaussian,
+    PoissonGaussianStatistics,
+    TreeGaussian,
+)
 
 DOCUMENT = {
     "type": "poisson_gaussian",
@@ -101,3 +108,50 @@ def test_what_has_no_canonical_form_is_refused(document: object) -> None:
         canonical_bytes(document)
 
     assert isinstance(refused.value, AccountantError)
+
+
+STORED: list[tuple[Event, bytes]] = [
+    (
+        PoissonGaussianStatistics(0.01, (1.5, 2.0), 7),
+        b'{"noise_multipliers":[1.5,2],"rounds":7,"sampling_probability":0.01,'
+        b'"type":"poisson_gaussian_statistics","version":1}',
+    ),
+    (
+        AdaptiveClippingGaussian(0.01, 1.5, 20.0, 7),
+        b'{"clipped_count_stddev":20,"noise_multiplier":1.5,"rounds":7,"sampling_probability":0.01,'
+        b'"type":"adaptive_clipping_gaussian","version":1}',
+    ),
+    (
+        FixedSizeGaussian(10_000, 100, 1.5, 7),
+        b'{"noise_multiplier":1.5,"population_size":10000,"rounds":7,"sample_size":100,'
+        b'"type":"fixed_size_gaussian","version":1}',
+    ),
+    (
+        TreeGaussian(7.0, 2000, 6, 313),
+        b'{"max_participation":6,"min_separation":313,"noise_multiplier":7,"restart_rounds":[],"rounds":2000,'
+        b'"type":"tree_gaussian","version":1}',
+    ),
+    (
+        TreeGaussian(7.0, 2000, 6, 313, (1200, 800)),
+        b'{"max_participation":6,"min_separation":313,"noise_multiplier":7,"restart_rounds":[1200,800],"rounds":2000,'
+        b'"type":"tree_gaussian","version":1}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "stored"), STORED)
+def test_no_stored_form_ever_changes(event: Event, stored: bytes) -> None:
+    assert stored == canonical_bytes(encode_event(event))
+    assert event == decode_event(json.loads(stored))
+
+
+@pytest.mark.parametrize(("event", "stored"), STORED)
+def test_every_type_refuses_a_missing_a_foreign_and_a_later_key(event: Event, stored: bytes) -> None:
+    document = json.loads(stored)
+    for name in set(document) - {"type", "version"}:
+        with pytest.raises(InvalidEventError):
+            decode_event({key: value for key, value in document.items() if key != name})
+    with pytest.raises(InvalidEventError):
+        decode_event(document | {"class_name": "GaussianDpEvent"})
+    with pytest.raises(UnknownEventError):
+        decode_event(document | {"version": 2})
