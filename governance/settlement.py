@@ -74,11 +74,15 @@ class Settlement:
     # --- the runner's calls ------------------------------------------------------------------------------------------
 
     def claim(self, runner: Principal) -> Grant | None:
-        """The oldest queued run, under a new fencing token; None if there is none."""
+        """The oldest queued run, under a new fencing token; None if there is none.
+
+        A closed ledger raises ``LedgerClosedError`` also where nothing is queued: it is what makes a runner report.
+        """
         now = self._clock()
         with self._database.write() as connection:
             queued = run_store.oldest_queued(connection)
             if queued is None:
+                entries.require_open(entries.head(connection))
                 return None
             run_id, template = queued
             held = budgets.reservations_of(connection, run_id)

@@ -60,12 +60,8 @@ class Log:
         """Raises ``LedgerClosedError``, ``StorageError`` where the stored tree is damaged."""
         self._connection = connection
         self._locked = self._head = _head(connection, _LOCK_HEAD)
-        if self._head.closed is not None and not even_if_closed:
-            raise LedgerClosedError(
-                "the ledger is closed until its operator has reconciled it (pysytff-server ledger reconcile); "
-                "nothing is admitted or debited meanwhile",
-                reason=self._head.closed,
-            )
+        if not even_if_closed:
+            require_open(self._head)
 
     @property
     def head(self) -> Head:
@@ -137,6 +133,16 @@ def locked(connection: sa.Connection) -> Iterator[Log]:
     log = Log(connection)
     yield log
     log.store()
+
+
+def require_open(found: Head) -> None:
+    """Raises ``LedgerClosedError``."""
+    if found.closed is not None:
+        raise LedgerClosedError(
+            "the ledger is closed until its operator has reconciled it (pysytff-server ledger reconcile); "
+            "nothing is admitted or debited meanwhile",
+            reason=found.closed,
+        )
 
 
 def head(connection: sa.Connection) -> Head:

@@ -147,7 +147,7 @@ def test_nothing_is_admitted_claimed_or_debited_until_it_is_reconciled(node: Nod
     before = node.bodies()
     for attempt in (
         node.governed.admit,
-        lambda: node.governed.settlement.claim(node.governed.runner) or node.governed.admit(),
+        lambda: node.governed.settlement.claim(node.governed.runner),
         lambda: debit(node, grant, 0, 5),
         lambda: node.governed.settlement.cancel(node.governed.researcher, grant.run_id),
         lambda: node.governed.registry.open_population(node.governed.owner, "more", 10, 1.0, 1e-5),
