@@ -29,6 +29,7 @@ from typing import Any
 
 from accountant.codec import canonical_bytes
 from accountant.events import Event, PoissonGaussian
+from accountant.filter import admits
 from accountant.pld import PldStatement, pld_epsilon
 from governance import settlement_steps as steps
 from governance.errors import (
@@ -127,6 +128,8 @@ class Settlement:
                     raise ConflictError(f"rounds from {first_round} on were debited as {before}, not {rounds}")
                 return DebitAnswer(permitted=False, debited_rounds=held[0].rounds_debited)
             _check_debit(held[0], first_round, rounds)
+            for one in held:
+                _require_room(connection, one, rounds)
             facts = {
                 "grant": grant.id,
                 "fencing_token": grant.fencing_token,
@@ -339,6 +342,18 @@ class Settlement:
             appended = steps.append(log, "publication", now, facts, held)
         for one, entry in zip(held, appended, strict=True):
             budgets.close(connection, one, entry)
+
+
+def _require_room(connection: Connection, held: Reservation, rounds: int) -> None:
+    """The filter once more, on what is debited alone: whatever became of the reservations since (a restore may bring
+    back one whose room was given away), what is debited stays within the budget at some order."""
+    population = catalogue.population(connection, held.population_id)
+    scope = ("population", held.population_id)
+    balance = budgets.read_balances(connection, held.population_id, (scope,)).get(scope)
+    if population is None or balance is None:
+        raise StorageError("the run's population or its balance is missing")
+    if not admits(population.budget, balance.debited, held.amount(rounds)):
+        raise ConflictError(f"the budget of population {held.population_id} no longer holds these rounds")
 
 
 def _check_debit(held: Reservation, first_round: int, rounds: int) -> None:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from governance import log_keeper
-from governance.errors import FencingError, LedgerClosedError, NotFoundError, UnreconciledError
+from governance.errors import ConflictError, FencingError, LedgerClosedError, NotFoundError, UnreconciledError
 from governance.ledger import budgets, entries
 from governance.ledger.database import Database
 from governance.ledger.replay import replay
@@ -318,3 +318,25 @@ def test_an_open_ledger_that_lacks_nothing_is_left_alone(node: Node) -> None:
     with pytest.raises(UnreconciledError, match="nothing to reconcile"):
         node.reconcile()
     assert before == node.bodies()
+
+
+def test_a_reservation_that_came_back_cannot_push_the_debits_beyond_the_budget(node: Node) -> None:
+    """Its room was given to another run after the backup, and that one was spent."""
+    much = {"rounds": 60, "noise_multiplier": 0.9, "max_noise_multiplier": 0.9}
+    queued = node.governed.admit(**much)
+    node.save()
+    node.governed.settlement.cancel(node.governed.researcher, str(queued.run_id))
+    other = node.governed.started(**much)
+    debit(node, other, 0, other.parameters.rounds)
+    node.load()
+    with node.database.write() as connection:
+        entries.close(connection, "rolled_back")
+    node.report(reported(other, other.parameters.rounds))
+    node.reconcile()
+    assert node.governed.committed() > 8.0 > node.governed.spent()
+    back = node.governed.settlement.claim(node.governed.runner)
+    assert back is not None
+    assert queued.run_id == back.run_id
+    with pytest.raises(ConflictError, match="no longer holds"):
+        debit(node, back, 0, back.parameters.rounds)
+    assert node.governed.spent() <= 8.0
