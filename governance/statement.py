@@ -64,7 +64,17 @@ def privacy_statement(
         },
         "population_guarantee": _guarantee(first),
         "covers": ["the published weights"],
+        "does_not_cover": [
+            "what a reader learns about people in general, who need not be in the population",
+            "whoever sees the data itself: its owner, and the operator of the node",
+            "the same person in another population, or in data elsewhere",
+        ],
         "costs_nothing": dict.fromkeys(sorted(public_metrics), "computed on data its owner marked public"),
+        "trust_model": "central: the node and its runner see the data and are trusted; nobody else is",
+        "side_channels": [
+            "which units took part is secret, and a run's visible life depends on its request and schedule alone",
+            "how long a round takes may depend on the data; what of that is left is in the threat model",
+        ],
         "assumes": [
             "the generator's key stays secret",
             "noise is drawn in float64; what floating point leaks is in the threat model",
