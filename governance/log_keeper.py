@@ -176,7 +176,8 @@ class LogKeeper:
             self.signed = None
             if self.note is not None:
                 origin = known[-1].origin if known else None
-                self.signed, _ = notes.verify_checkpoint(self.note, trusted, origin)
+                self.signed, verified = notes.verify_checkpoint(self.note, trusted, origin)
+                log_keys.forget_before(self._keys, verified[0].key)  # a crash may have come before that
         except NoteError as error:
             raise TamperedError("checkpoint_damaged", f"{self._folder / CHECKPOINT}: {error}") from error
 

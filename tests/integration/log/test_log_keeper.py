@@ -225,6 +225,24 @@ def test_a_key_that_somebody_else_enrolled_signs_nothing(kept: Kept) -> None:
     assert "unknown_key" == kept.reason()
 
 
+def test_an_old_key_that_a_crash_left_behind_is_forgotten_at_the_next_start(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.look()
+    rotated = log_keys.rotate(kept.database, kept.keys, "operator")
+
+    def crash(*_: object) -> None:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log_keys, "forget_before", crash)
+        with pytest.raises(OSError, match="power"):
+            kept.keeper.look()
+    assert 2 == len(kept.keys.read())
+    kept.restart()
+    assert [rotated.key] == [key.verifier for key in kept.keys.read()]
+
+
 # --- tampering -------------------------------------------------------------------------------------------------------
 
 
