@@ -47,7 +47,7 @@ def test_every_canonical_entry_is_read_as_what_it_says(facts: dict[str, Any]) ->
     assert json.loads(line, parse_int=_integer)["facts"] == EntryReader().read(line).facts
 
 
-@given(st.sampled_from([BODY, REAL[2], REAL[4]]), st.data())
+@given(st.sampled_from([BODY, REAL[2], REAL[5], REAL[7]]), st.data())
 def test_what_is_read_is_the_canonical_form_of_itself_however_a_line_is_mangled(
     line: bytes, data: st.DataObject
 ) -> None:
@@ -131,6 +131,56 @@ def test_what_is_no_entry_is_named(line: bytes) -> None:
 @pytest.mark.parametrize("line", [BODY.replace(b'"debit"', b'"gift"'), BODY.replace(b'"v":1', b'"v":2')])
 def test_an_unknown_kind_or_version_is_not_guessed(line: bytes) -> None:
     assert "unknown_kind" == refusal(line)
+
+
+UNITS = b'"units_per_round":['
+DECISION = REAL[5]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DECISION.replace(UNITS, UNITS + b" "),
+        DECISION.replace(UNITS, UNITS + b"5,"),
+        DECISION.replace(UNITS, UNITS + b"[],"),
+        DECISION.replace(UNITS, UNITS + b'"\\u0031",'),
+        DECISION.replace(b'"]}', b'"]5}'),
+        DECISION.replace(b'"]}', b'"]}}'),
+        DECISION.replace(b'"]}', b'",]}'),
+        DECISION.replace(b'"]}', b'"],"units_per_round":["1"]}'),
+        DECISION.replace(b"," + UNITS, b',"units_per_round":null,' + UNITS),
+        DECISION.replace(b"," + UNITS, b" ," + UNITS),
+    ],
+    ids=range(10),
+)
+def test_a_charge_that_is_written_otherwise_is_read_as_strictly_as_the_rest(line: bytes) -> None:
+    assert line != DECISION
+    reader = EntryReader()
+    assert json.loads(DECISION)["facts"] == reader.read(DECISION).facts
+    try:
+        found = reader.read(line)
+    except BadEntryError:
+        return
+    assert (rfc8785.dumps(json.loads(line)), json.loads(line)["facts"]) == (line, found.facts)
+
+
+def test_a_list_of_units_elsewhere_is_not_taken_for_the_charges() -> None:
+    for facts in (
+        {"a": 1, "units_per_round": ["1", "2"]},
+        {"charge": None, "units_per_round": ["1", "2"]},
+        {"charge": {"a": 1, "units_per_round": None}, "units_per_round": ["1"]},
+        {"other": {"a": 1, "units_per_round": ["1"]}},
+        {"a": ',"units_per_round":["1"]', "b": 1},
+        {"a": 1, "units_per_round": []},
+    ):
+        body = entry_body(0, "decision", AT, {}, facts)
+        assert facts == EntryReader().read(body).facts
+
+
+@given(st.sampled_from(REAL))
+def test_every_way_of_reading_reads_the_same(body: bytes) -> None:
+    entry, document = EntryReader().read(body), json.loads(body)
+    assert document | {"v": 1} == {"v": 1} | {name: getattr(entry, name) for name in entry.__dataclass_fields__}
 
 
 def test_one_reader_remembers_nothing_of_the_line_before() -> None:
