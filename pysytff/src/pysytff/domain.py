@@ -14,7 +14,7 @@ import getpass
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pysytff import keras
@@ -28,13 +28,13 @@ from pysytff.errors import (
     UnexpectedAnswerError,
     UnknownNameError,
 )
+from pysytff.ledger import Ledger
 from pysytff.models import (
     Asset,
     BudgetReading,
     Dataset,
     Decision,
     Identity,
-    LedgerEntry,
     Population,
     Project,
 )
@@ -143,6 +143,7 @@ class Domain:
             "scope",
             "scope_id",
             "guarantee_epsilon",
+            "unlocked_epsilon",
             "committed_epsilon",
             "spent_epsilon",
             "delta",
@@ -159,19 +160,10 @@ class Domain:
                 return name_or_id
             raise
 
-    def ledger(
-        self,
-        *,
-        population_id: str | None = None,
-        run_id: str | None = None,
-        kind: str | None = None,
-        limit: int | None = None,
-    ) -> Iterator[LedgerEntry]:
-        """The ledger's entries that you may see, oldest first."""
-        given = {"population_id": population_id, "run_id": run_id, "kind": kind}
-        size = None if limit is None else max(1, min(limit, 1000))
-        for item in self._transport.items("/v1/ledger/entries", limit=limit, page_size=size, **given):
-            yield LedgerEntry.of(item)
+    @property
+    def ledger(self) -> Ledger:
+        """``domain.ledger.entries(…)``, ``.odometer(…)``, ``.explain(…)``, ``.remaining(…)``, ``.export(…)``."""
+        return Ledger(self._transport, self._population_id)
 
     @property
     def runs(self) -> Runs:

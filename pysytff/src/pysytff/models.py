@@ -238,7 +238,10 @@ class ResultInfo(Value):
 
 
 class BudgetReading(Value):
-    """``guarantee_epsilon`` is the cap; the two others are odometer readings at the same ``delta``."""
+    """``guarantee_epsilon`` is the cap; ``spent`` and ``committed`` are odometer readings at the same ``delta``.
+
+    ``unlocked_epsilon``: what a schedule has unlocked of the cap by now; None where there is no schedule.
+    """
 
     scope: str
     scope_id: str
@@ -248,6 +251,8 @@ class BudgetReading(Value):
     committed_epsilon: Reading
     accountant: str
     as_of_entry: int
+    unlocked_epsilon: float | None = None
+    next_unlock_at: datetime | None = None
 
 
 class LedgerEntry(Value):

@@ -18,6 +18,7 @@ import rich.console
 import rich.progress
 
 from pysytff import weights
+from pysytff.audit_models import Statement
 from pysytff.display import Table, Tabular
 from pysytff.errors import RunEndedError, RunLeftRunning, RunNotFinishedError
 from pysytff.follow import POLL_S, Follower
@@ -119,6 +120,16 @@ class Run(Tabular):
         content = self._transport.request("GET", f"/v1/runs/{self.id}/weights", retry=True).content
         tensors = weights.read(content, told.weights_sha256)
         return RunResult(self.id, told.metrics, told.privacy_statement, content, tensors)
+
+    @property
+    def statement(self) -> Statement:
+        """The privacy statement with its place in the ledger. Raises ``ConflictError`` before the publication."""
+        return Statement.of(self._transport.get(f"/v1/runs/{self.id}/statement", format="json"))
+
+    def statement_page(self) -> str:
+        """The same as a page of HTML, in one file that loads nothing."""
+        asked = {"format": "html"}
+        return self._transport.request("GET", f"/v1/runs/{self.id}/statement", retry=True, params=asked).text
 
     def table(self) -> Table:
         info = self.info

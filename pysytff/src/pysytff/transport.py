@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -185,6 +185,35 @@ class Transport:
                         response.read()
                         self._raise_problem(response)
                     yield response.iter_lines()
+                    return
+            except httpx.TransportError as error:
+                raise UnreachableError(self.url, _cause(error)) from error
+
+    def download(
+        self,
+        path: str,
+        begin: Callable[[Mapping[str, str]], None],
+        take: Callable[[bytes], None],
+        **params: Any,
+    ) -> None:
+        """A long answer, part by part: ``begin`` gets its headers (names in lower case), ``take`` each part.
+
+        Raises ``UnreachableError`` if it breaks off, ``ProblemError``.
+        """
+        given = {name: value for name, value in params.items() if value is not None}
+        tokens, authorisation = self._authorisation()
+        for attempt in (1, 2):
+            try:
+                with self._client.stream("GET", path, params=given, headers=authorisation) as response:
+                    if response.status_code == httpx.codes.UNAUTHORIZED and attempt == 1:
+                        _, authorisation = self._authorisation(rejected=tokens)
+                        continue
+                    if not response.is_success:
+                        response.read()
+                        self._raise_problem(response)
+                    begin(dict(response.headers))
+                    for part in response.iter_bytes():
+                        take(part)
                     return
             except httpx.TransportError as error:
                 raise UnreachableError(self.url, _cause(error)) from error

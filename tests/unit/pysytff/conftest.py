@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -75,6 +75,11 @@ class Node:
         self.advance_on_read = False
         self.weights = safetensors.numpy.save(WEIGHTS)
         self.digest = hashlib.sha256(self.weights).hexdigest()
+        self.audit: dict[str, dict[str, Any]] = {}  # answers to an auditor, by path
+        self.export = b"".join(b'{"index":%d}\n' % index for index in range(7))
+        self.checkpoint: bytes | None = b"node\n7\nroot\n"
+        self.page = b"<!doctype html>"
+        self.missing_bytes = 0  # of every answer: the connection breaks off before them
         self.lock = threading.Lock()
         self.port = 0
 
@@ -182,6 +187,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, {"items": [self._reading(query["population_id"][0])]})
         elif (method, path) == ("GET", "/v1/ledger/entries"):
             self._page([self._entry(index) for index in range(5)], query)
+        elif path.startswith(("/v1/ledger/", "/v1/decisions/")):
+            self._audit(path, query)
         elif (method, path) == ("POST", "/v1/train-requests:preview"):
             self._json(200, node.decide(body))
         elif (method, path) == ("POST", "/v1/train-requests"):
@@ -194,6 +201,18 @@ class Handler(BaseHTTPRequestHandler):
             self._page(list(node.runs.values()), query)
         else:
             self._run(method, path.removeprefix("/v1/runs/"))
+
+    def _audit(self, path: str, query: dict[str, list[str]]) -> None:
+        node = self.node
+        if path == "/v1/ledger/export":
+            headers = {"Ledger-Size": "7"} | ({"Ledger-Entries": "7"} if query["format"] == ["jsonl"] else {})
+            self._send(200, node.export, "application/jsonl", headers)
+        elif path == "/v1/ledger/checkpoint" and node.checkpoint is not None:
+            self._send(200, node.checkpoint, "text/plain; charset=utf-8")
+        elif path in node.audit:
+            self._json(200, node.audit[path])
+        else:
+            self._problem(404, "not_found", "there is no such thing that you can see")
 
     def _run(self, method: str, rest: str) -> None:
         node = self.node
@@ -210,6 +229,11 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, run)
         elif (method, part) == ("GET", "events"):
             self._stream(run)
+        elif (method, part) == ("GET", "statement"):
+            if "format=html" in self.path:
+                self._send(200, node.page, "text/html; charset=utf-8")
+            else:
+                self._json(200, node.audit["statement"])
         elif (method, part) == ("GET", "result"):
             metrics = {"holdout_accuracy": 0.93}
             url = f"/v1/runs/{run_id}/weights"
@@ -277,16 +301,19 @@ class Handler(BaseHTTPRequestHandler):
     def _json(self, status: int, answer: Any) -> None:
         self._send(status, json.dumps(answer).encode(), "application/json")
 
-    def _send(self, status: int, content: bytes, kind: str) -> None:
+    def _send(self, status: int, content: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
         if self.node.drop_after_work:
             self.node.drop_after_work -= 1
             self.close_connection = True
             return
         self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content) + self.node.missing_bytes))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+        self.close_connection = self.close_connection or self.node.missing_bytes > 0
 
 
 @pytest.fixture

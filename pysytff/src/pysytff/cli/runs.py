@@ -1,4 +1,4 @@
-"""runs list | show | watch | cancel | result."""
+"""runs list | show | watch | cancel | result | statement."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pysytff.cli.output import AsJson, errors_explained, show
 from pysytff.cli.session import current
 from pysytff.cli.training import write_result
 from pysytff.errors import RunEndedError
+from pysytff.ledger import written_whole
 
 app = typer.Typer(no_args_is_help=True, help="List, show, watch and cancel runs, and fetch their results.")
 RunId = Annotated[str, typer.Argument(help="The run's id, as `pysytff runs list` shows it.")]
@@ -58,6 +59,24 @@ def cancel(run_id: RunId, as_json: AsJson = False) -> None:
     with errors_explained(as_json=as_json):
         run = current().runs[run_id].cancel()
         show(run.info if as_json else run, as_json=as_json)
+
+
+@app.command()
+def statement(
+    run_id: RunId,
+    html: Annotated[Path | None, typer.Option(help="Write the page for people here (HTML).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a model's privacy statement, as an ε registry and as checks, and whether the ledger confirms it."""
+    with errors_explained(as_json=as_json):
+        run = current().runs[run_id]
+        found = run.statement
+        if html is not None:
+            with written_whole(html) as write:
+                write(run.statement_page().encode())
+        show(found, as_json=as_json)
+        if not found.confirmed:
+            raise typer.Exit(1)
 
 
 @app.command()
