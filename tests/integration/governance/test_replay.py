@@ -52,10 +52,10 @@ def busy(governed: Governed) -> None:
     governed.registry.set_quota(governed.owner, whole, "population", whole, 7.5, schedule)
     governed.registry.set_quota(governed.owner, whole, "researcher", governed.researcher.id, 7.0)
     governed.clock.now += timedelta(days=45)
-    more = dataset_of(governed, governed.population, "more digits")
+    more = dataset_of(governed, governed.population, "more of their digits")
     governed.admit(rounds=4, joined=(pair(more),))
-    others = governed.registry.open_population(governed.owner, "others", 700, 4.0, 1e-6)
-    theirs = dataset_of(governed, others, "others' digits")
+    others = governed.registry.open_population(governed.owner, "neighbours", 700, 4.0, 1e-6)
+    theirs = dataset_of(governed, others, "neighbours' digits")
     versions = {governed.dataset.id: 1, more.id: 1, theirs.id: 1}
     governed.registry.declare_disjoint(governed.owner, whole, others.id, versions)
     governed.admit(rounds=5, joined=(pair(theirs),))
