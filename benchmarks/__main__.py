@@ -20,6 +20,7 @@ BENCHMARKS = {
     "proofs": "proofs out of a million entries against computing them from all leaves",
     "verify": "a million entries verified offline, against hashing and parsing the same bytes",
     "clamp": "solve time of a clamp against dp_accounting's calibration",
+    "tree": "the charge of a DP-FTRL run, the es-ES job, against tensorflow-privacy's compute_rdp_single_tree",
     "weights": "rounds that the filter's weights cost, against the single best order with all of δ",
     "governed": "governed training against a plain tff.learning script",
 }

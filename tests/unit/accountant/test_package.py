@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-EVERYTHING = "import accountant.calibration, accountant.codec, accountant.odometer, accountant.weights, sys; "
+EVERYTHING = (
+    "import accountant.calibration, accountant.charge, accountant.codec, accountant.odometer, accountant.pld, "
+    "accountant.weights, sys; "
+)
 
 
 def loaded(code: str) -> set[str]:
@@ -22,3 +25,21 @@ def test_charging_a_curve_loads_dp_accounting_and_still_no_tensorflow() -> None:
 
     assert "dp_accounting" in modules
     assert set() == modules & {"tensorflow", "tensorflow_privacy", "jax"}
+
+
+def test_charging_a_tree_loads_neither_tensorflow_nor_tensorflow_privacy() -> None:
+    modules = loaded(
+        "from accountant.charge import charge; from accountant.events import TreeGaussian; "
+        "charge(TreeGaussian(7.0, 2000, 6, 313), (2.0, 3.0), 'REPLACE_SPECIAL')"
+    )
+
+    assert set() == modules & {"tensorflow", "tensorflow_privacy", "jax"}
+
+
+def test_our_own_estimates_load_no_library() -> None:
+    modules = loaded(
+        "from accountant.charge import own_estimate; from accountant.events import FixedSizeGaussian; "
+        "own_estimate(FixedSizeGaussian(100, 10, 1.0, 5), (2.0, 3.0), 'REPLACE_ONE')"
+    )
+
+    assert set() == modules & {"dp_accounting", "scipy", "tensorflow"}
