@@ -66,6 +66,10 @@ def reconcile(
         list[str] | None,
         typer.Option(metavar="RUNNER", help="its journal is lost for good: all rounds of its open runs are spent"),
     ] = None,
+    mirror_lost: Annotated[
+        bool,
+        typer.Option("--mirror-lost", help="the log's folder is lost for good: only a witness can still tell"),
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Open a closed ledger again: what the database lost comes back from the mirror and from the runners' journals.
@@ -74,7 +78,8 @@ def reconcile(
     """
     from api import node_ledger
 
-    done = node_ledger.reconcile_with(load_settings(data_dir), _files(report or []), unreachable or [])
+    files = _files(report or [])
+    done = node_ledger.reconcile_with(load_settings(data_dir), files, unreachable or [], mirror_lost=mirror_lost)
     out.print(f"the database had {done.stored} entries; {done.recovered} came back from the mirror")
     for run_id, rounds in done.debited:
         out.print(f"  {run_id}: {rounds} rounds debited that a runner had run")

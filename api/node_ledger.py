@@ -54,7 +54,9 @@ def check(settings: Settings) -> list[Difference]:
         return list(derived.differences(connection))
 
 
-def reconcile_with(settings: Settings, files: Mapping[str, Path], unreachable: Sequence[str]) -> Reconciled:
+def reconcile_with(
+    settings: Settings, files: Mapping[str, Path], unreachable: Sequence[str], *, mirror_lost: bool = False
+) -> Reconciled:
     """``files``: runner id -> what ``python -m runner report`` wrote. Raises ``UnreconciledError``, ``NodeError``."""
     reports = {}
     for runner_id, path in files.items():
@@ -64,7 +66,14 @@ def reconcile_with(settings: Settings, files: Mapping[str, Path], unreachable: S
             raise NodeError(f"{path} cannot be read as a runner's report: {error}") from error
     with _opened(settings) as database:
         keeper = LogKeeper(database, settings.ledger_dir, KeyFile(settings.log_key_file))
-        return reconcile(database, keeper, by="operator", reports=reports, unreachable=set(unreachable))
+        return reconcile(
+            database,
+            keeper,
+            by="operator",
+            reports=reports,
+            unreachable=set(unreachable),
+            mirror_lost=mirror_lost,
+        )
 
 
 @contextmanager

@@ -106,6 +106,10 @@ class LogKeeper:
             except MirrorDamagedError:
                 self._rebuild_mirror(connection)
 
+    def adopt(self, origin: str) -> None:
+        """Makes an empty folder the log's, where the old one was lost for good (reconciliation only)."""
+        adopt(self._folder, origin)
+
     def look(self) -> bool:
         """Takes in what was appended and signs it; True if there is a new checkpoint. Nothing for a closed ledger.
 

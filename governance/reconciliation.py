@@ -24,20 +24,21 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from governance import log_keeper
+from governance import log_keeper, log_keys
 from governance import settlement_steps as steps
 from governance.errors import UnreconciledError
 from governance.ledger import budgets, catalogue, entries, recovery, run_store, tree_store
 from governance.ledger.budgets import Balance
 from governance.ledger.database import Connection, Database
 from governance.ledger.entries import Log
-from governance.ledger.merkle import Frontier
+from governance.ledger.merkle import EMPTY_ROOT, Frontier
 from governance.ledger.replay import Replay, replay
 from governance.log_keeper import LogKeeper, TamperedError
 from governance.model import RunState, utc_now
 from governance.reported import Reported
 from runner.port import GrantReport
 
+_BATCH = 1000
 _STATES = {  # of a replayed run: its reservation's state, and its run's where the entries know better than the backup
     "reserved": ("open", None),
     "running": ("open", RunState.RUNNING),
@@ -66,17 +67,16 @@ def reconcile(
     by: str,
     reports: Mapping[str, Sequence[GrantReport]] | None = None,
     unreachable: Collection[str] = (),
+    mirror_lost: bool = False,
     clock: Callable[[], datetime] = utc_now,
 ) -> Reconciled:
     """``reports``: by runner id, from files, beside those that runners sent. ``unreachable``: runners whose journal is
-    lost for good.
+    lost for good. ``mirror_lost``: the log's folder is lost for good too, so the database's entries are all there is;
+    only a witness could still tell that some are missing.
 
     Raises ``UnreconciledError`` with nothing changed.
     """
-    try:
-        keeper.open()
-    except TamperedError as error:
-        raise UnreconciledError(f"what is kept outside the database cannot be trusted: {error}") from error
+    _open(database, keeper, mirror_lost)
     with database.write() as connection:
         now = clock()
         work = _Work(connection, keeper, now)
@@ -90,6 +90,22 @@ def reconcile(
         work.end_runs()  # (5)
         work.finish(by, reported)  # (6)
         return work.done(reported)
+
+
+def _open(database: Database, keeper: LogKeeper, mirror_lost: bool) -> None:
+    try:
+        keeper.open()
+    except TamperedError as error:
+        if error.reason != "mirror_missing":
+            raise UnreconciledError(f"what is kept outside the database cannot be trusted: {error}") from error
+        if not mirror_lost:
+            raise UnreconciledError(
+                f"{error}. Restore the log's folder from its backup; if there is none, say --mirror-lost: then only a "
+                "witness can still tell whether the database is complete"
+            ) from error
+        with database.read() as connection:
+            keeper.adopt(log_keys.enrolled(connection)[-1].origin)
+        keeper.open()
 
 
 class _Work:
@@ -135,7 +151,8 @@ class _Work:
 
         Raises ``UnreconciledError`` unless the stored entries begin the mirrored ones, or continue them.
         """
-        frontier, unseen = Frontier.empty(), []
+        frontier = Frontier.empty()
+        unseen: list[bytes] = []
         mirrored = self._mirror.bodies()
         for row in tree_store.rows(self._connection, 0, self._stored):
             try:
@@ -145,6 +162,9 @@ class _Work:
             body = next(mirrored, None)
             if body is None:
                 unseen.append(row.body)
+                if len(unseen) == _BATCH:
+                    self._mirror.append(unseen)
+                    unseen = []
             elif body != row.body:
                 raise self._rewritten(f"entry {row.index} is not what was recorded outside the database")
         if frontier != self._log.head.frontier:
@@ -237,9 +257,9 @@ class _Work:
                 self._released.append(run_id)
 
     def finish(self, by: str, reported: Reported) -> None:
-        size, root = (0, "") if self._signed is None else (self._signed.size, self._signed.root.hex())
+        size, root = (0, EMPTY_ROOT) if self._signed is None else (self._signed.size, self._signed.root)
         facts = {
-            "witness": {"size": size, "root": root},
+            "witness": {"size": size, "root": root.hex()},
             "recovered_entries": len(self._lost),
             "debited": [{"run": run_id, "rounds": rounds} for run_id, rounds in sorted(reported.debited.items())],
             "reports": reported.digests,

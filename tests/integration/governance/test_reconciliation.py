@@ -340,3 +340,19 @@ def test_a_reservation_that_came_back_cannot_push_the_debits_beyond_the_budget(n
     with pytest.raises(ConflictError, match="no longer holds"):
         debit(node, back, 0, back.parameters.rounds)
     assert node.governed.spent() <= 8.0
+
+
+def test_a_lost_mirror_is_made_again_from_the_database_only_if_the_operator_says_so(node: Node) -> None:
+    node.governed.admit()
+    node.look()
+    shutil.rmtree(node.folder)
+    with pytest.raises(TamperedError, match="mirror_missing"):
+        node.look()
+    with node.database.write() as connection:
+        entries.close(connection, "mirror_missing")
+    node.report()
+    with pytest.raises(UnreconciledError, match="--mirror-lost"):
+        node.reconcile()
+    node.reconcile(mirror_lost=True)
+    node.check()
+    assert Outcome.APPROVED is node.governed.admit().outcome
