@@ -27,6 +27,8 @@ from governance.model import LedgerEntry, timestamp
 
 EXAMINED = 5_000
 _MOST_BRANCHES = 8
+_END = 2**62  # beyond every index
+_LATEST = "9999-12-31T23:59:59.999999Z"
 _T = ledger_entries.c
 _SHOWN = [column for column in ledger_entries.c if column.name != "subtrees"]
 
@@ -89,65 +91,96 @@ def of_decision(
     return _read(connection, query.order_by(_T.index))
 
 
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """One stretch of an index on (``column``, index), or on the index alone: from ``low`` to ``high``, both excluded.
+
+    On PostgreSQL written as comparisons of pairs and ordered by both, because then only that index serves: with an
+    equality and an order by index alone, its planner may walk the whole ledger for a rare value. SQLite uses but one
+    side of such a pair, and plans the equality as it should.
+    """
+
+    column: str | None
+    low: tuple[str | int, ...]
+    high: tuple[str | int, ...]
+
+    def rows(self, columns: Sequence[Any], *, newest_first: bool, by_pairs: bool) -> sa.Select[Any]:
+        keys = [_T.index] if self.column is None else [_T[self.column], _T.index]
+        order = [key.desc() if newest_first else key for key in keys]
+        query = sa.select(*columns)
+        if not by_pairs and self.column is not None and self.low[0] == self.high[0]:
+            same = (_T[self.column] == self.low[0], _T.index > self.low[1], _T.index < self.high[1])
+            return query.where(*same).order_by(order[1])
+        here = sa.tuple_(*keys)
+        between = (here > sa.tuple_(*map(sa.literal, self.low)), here < sa.tuple_(*map(sa.literal, self.high)))
+        return query.where(*between).order_by(*order)
+
+
 class _Walk:
-    """The indexes that a search walks along (branches), and what is left to be looked at on the way (rest)."""
+    """The stretches of an index that a search walks along, and what is left to be looked at on the way (``rest``)."""
 
     def __init__(self, connection: sa.Connection, wanted: Wanted, after: Position | None, newest_first: bool) -> None:
         self._connection = connection
         self._newest_first = newest_first
+        self._after = after
         self._by_time = wanted.run_id is None and (wanted.since is not None or wanted.until is not None)
-        keys = [_T.at, _T.index] if self._by_time else [_T.index]
-        self._keys = [key.name for key in keys]
-        self._range: list[sa.ColumnElement[bool]] = []
-        if after is not None:
-            here = sa.tuple_(*keys)
-            there = sa.tuple_(*map(sa.literal, after if self._by_time else after[1:]))
-            self._range.append(here < there if newest_first else here > there)
-        if wanted.below is not None:
-            self._range.append(_T.index < wanted.below)
-        branches, used = self._branches(wanted)
-        self._branches_ = branches
-        self.rest = self._left(wanted, used)
+        self._below = _END if wanted.below is None else wanted.below
+        self._branches, settled = self._plan(wanted)
+        self.rest = self._left(wanted, settled)
 
     @property
     def nothing(self) -> bool:
-        return not self._branches_
+        return not self._branches
 
-    def _branches(self, wanted: Wanted) -> tuple[list[list[sa.ColumnElement[bool]]], set[str]]:
-        """What the most selective index is walked for, and the filters that this settles."""
+    def _plan(self, wanted: Wanted) -> tuple[list[_Branch], str]:
+        """What the most selective index is walked for, and the filter that this settles."""
         if wanted.run_id is not None:
-            return [[_T.run_id == wanted.run_id]], {"run_id"}
+            return [self._of("run_id", wanted.run_id)], "run_id"
         if self._by_time:
-            times = [] if wanted.since is None else [_T.at >= timestamp(wanted.since)]
-            times += [] if wanted.until is None else [_T.at < timestamp(wanted.until)]
-            return [times], {"since", "until"}
-        for name in ("project_id", "researcher_id"):
+            return [self._of_time(wanted)], "time"
+        for name in ("project_id", "researcher_id", "population_id"):
             if (value := getattr(wanted, name)) is not None:
-                return [[_T[name] == value]], {name}
-        population_id, used = wanted.population_id, {"population_id"}
-        if wanted.dataset_id is not None and population_id is None:
+                return [self._of(name, value)], name
+        if wanted.dataset_id is not None:
             query = sa.select(datasets.c.population_id).where(datasets.c.id == wanted.dataset_id)
-            population_id, used = self._connection.execute(query).scalar_one_or_none(), set()
-            if population_id is None:
-                return [], used
-        if population_id is not None:
-            return [[_T.population_id == population_id]], used
+            population_id = self._connection.execute(query).scalar_one_or_none()
+            return ([] if population_id is None else [self._of("population_id", population_id)]), ""
         if wanted.seen is not None and len(wanted.seen) <= _MOST_BRANCHES:
-            return [[_T.population_id == one] for one in wanted.seen], {"seen"}
+            return [self._of("population_id", one) for one in wanted.seen], "seen"
         if wanted.kinds:
-            return [[_T.kind == one] for one in wanted.kinds], {"kinds"}
-        return [[]], set()
+            return [self._of("kind", one) for one in wanted.kinds], "kinds"
+        low, high = self._ends()
+        return [_Branch(None, (low,), (high,))], ""
 
-    def _left(self, wanted: Wanted, used: set[str]) -> list[sa.ColumnElement[bool]]:
+    def _ends(self) -> tuple[int, int]:
+        if self._after is None:
+            return -1, self._below
+        here = self._after[1]
+        return (-1, min(here, self._below)) if self._newest_first else (here, self._below)
+
+    def _of(self, column: str, value: str) -> _Branch:
+        low, high = self._ends()
+        return _Branch(column, (value, low), (value, high))
+
+    def _of_time(self, wanted: Wanted) -> _Branch:
+        low: Position = ("" if wanted.since is None else timestamp(wanted.since), -1)
+        high: Position = (_LATEST if wanted.until is None else timestamp(wanted.until), -1)
+        if self._after is not None:
+            low, high = (low, min(high, self._after)) if self._newest_first else (max(low, self._after), high)
+        return _Branch("at", low, high)
+
+    def _left(self, wanted: Wanted, settled: str) -> list[sa.ColumnElement[bool]]:
         rest: list[sa.ColumnElement[bool]] = []
         for name in ("population_id", "project_id", "researcher_id"):
-            if name not in used and (value := getattr(wanted, name)) is not None:
+            if name != settled and (value := getattr(wanted, name)) is not None:
                 rest.append(_T[name] == value)
-        if wanted.seen is not None and "seen" not in used:
+        if wanted.seen is not None and settled != "seen":
             rest.append(_T.population_id.in_(wanted.seen))
-        if wanted.kinds and "kinds" not in used:
+        if wanted.kinds and settled != "kinds":
             rest.append(_T.kind.in_(wanted.kinds))
-        if not self._by_time:
+        if self._by_time:
+            rest += [] if wanted.below is None else [_T.index < wanted.below]
+        else:
             rest += [] if wanted.since is None else [_T.at >= timestamp(wanted.since)]
             rest += [] if wanted.until is None else [_T.at < timestamp(wanted.until)]
         if wanted.outcome is not None:
@@ -156,11 +189,11 @@ class _Walk:
             rest.append(_belongs(wanted.dataset_id))
         return rest
 
-    def first(self, most: int, columns: Sequence[Any], *more: Any) -> sa.Select[Any]:
-        """The first ``most`` rows along all branches. ``more``: further columns."""
+    def first(self, most: int, columns: Sequence[Any]) -> sa.Select[Any]:
+        """The first ``most`` rows along all branches."""
+        by_pairs = self._connection.dialect.name != "sqlite"
         parts = [
-            sa.select(*columns, *more).where(*branch, *self._range).order_by(*self._order(_T)).limit(most)
-            for branch in self._branches_
+            one.rows(columns, newest_first=self._newest_first, by_pairs=by_pairs).limit(most) for one in self._branches
         ]
         if len(parts) == 1:
             return parts[0]
@@ -170,16 +203,19 @@ class _Walk:
     def matching(self, most: int) -> tuple[list[int], Position | None]:
         """Indexes of the first that the rest admits, among those that are examined, and the last examined."""
         # Within a subquery that is limited, so that no planner walks another index for the rest's sake.
-        examined = self.first(EXAMINED, [_T.at, _T.index], sa.and_(*self.rest).label("fits")).subquery()
+        examined = self.first(EXAMINED, [_T.at, _T.index, sa.and_(*self.rest).label("fits")]).subquery()
         query = sa.select(examined.c.index).where(examined.c.fits).order_by(*self._order(examined.c)).limit(most)
         positions = [int(row[0]) for row in self._connection.execute(query)]
+        if len(positions) == most:
+            return positions, None
         last = self.first(EXAMINED, [_T.at, _T.index]).subquery()
         end = sa.select(last.c.at, last.c.index).order_by(*self._order(last.c)).limit(1).offset(EXAMINED - 1)
         row = self._connection.execute(end).one_or_none()
         return positions, None if row is None else (str(row[0]), int(row[1]))
 
     def _order(self, columns: Any) -> list[Any]:
-        return [columns[key].desc() if self._newest_first else columns[key] for key in self._keys]
+        keys = [columns.at, columns.index] if self._by_time else [columns.index]
+        return [key.desc() if self._newest_first else key for key in keys]
 
 
 def _belongs(dataset_id: str) -> sa.ColumnElement[bool]:
