@@ -36,6 +36,9 @@ _DIGITS = 39  # 2**127
 _DECIMAL = re.compile("[1-9][0-9]*", re.ASCII)
 
 
+_Curve = tuple[Charged, bool, str | None]  # as in ``Charge``
+
+
 class Charge(NamedTuple):
     event: Event
     charged: Charged
@@ -49,7 +52,7 @@ class Charges:
     def __init__(self, full_curves: bool = False) -> None:
         self._full_curves = full_curves
         self._grids: dict[tuple[tuple[float, ...], str], int] = {}  # short names of orders and relations
-        self._known: OrderedDict[tuple[object, ...], tuple[Charged, bool, str | None]] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], tuple[list[Any], _Curve]] = OrderedDict()
 
     def grid(self, budget: Budget) -> int:
         return self._grids.setdefault((budget.orders, budget.relation), len(self._grids))
@@ -73,22 +76,20 @@ class Charges:
         if population.grid is None:
             population.grid = self.grid(population.budget)
         unit = event if per_charge > 1 else replace(event, rounds=1)  # what one charge unit is of
-        key = (population.grid, unit, accountant, *units)
-        try:
-            known = self._known.get(key)
-        except TypeError as error:
-            raise BadEntryError("bad_facts", "units_per_round holds something that is no text") from error
+        # By the list's identity, which is its own for as long as it is remembered here: the reader gives the same list
+        # for the same bytes, and nobody changes it.
+        key = (population.grid, unit, accountant, id(units))
+        known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._curve(unit, units, accountant, per_charge, population.budget)
+            curve = self._curve(unit, units, accountant, per_charge, population.budget)
+            known = self._known[key] = (units, curve)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         else:
             self._known.move_to_end(key)
-        return Charge(event, *known)
+        return Charge(event, *known[1])
 
-    def _curve(
-        self, event: Event, units: list[Any], accountant: str, per_charge: int, budget: Budget
-    ) -> tuple[Charged, bool, str | None]:
+    def _curve(self, event: Event, units: list[Any], accountant: str, per_charge: int, budget: Budget) -> _Curve:
         for unit in units:
             if type(unit) is not str or len(unit) > _DIGITS or not _DECIMAL.fullmatch(unit):
                 raise BadEntryError(

@@ -11,6 +11,7 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
@@ -22,7 +23,7 @@ from governance.ledger.entry_reader import Entry
 from governance.ledger.findings import BadEntryError, shown
 from governance.ledger.replay_charge import Charge, Charges
 from governance.ledger.replay_registry import population
-from governance.ledger.replay_state import Balance, Population, Quota, Run, State, Step, fits, in_range
+from governance.ledger.replay_state import Charged, Population, Quota, Run, Scope, State, Step, fits, in_range
 from governance.ledger.schedule import unlocked_epsilon
 
 _OUTCOMES = ("approved", "clamped", "review", "refused")
@@ -67,12 +68,15 @@ class Decisions:
         scopes = (("population", within.id), ("project", project), ("researcher", researcher))
         balances = tuple([within.balance(scope) for scope in scopes])
         times = charge.event.rounds // charge.charged.rounds_per_charge
-        totals = [balance.after(charge.charged, times) for balance in balances]
-        if not all(map(in_range, totals)):
+        total = within.own.after(charge.charged, times)
+        if not in_range(total):
             raise BadEntryError("bad_facts", "the reservation leaves 127 bits")
-        _check_admitted(state, entry, within, totals, balances)
-        for balance, total in zip(balances, totals, strict=True):
-            balance.committed = total
+        refused = [] if fits(within.thresholds, total) else [f"the budget of population {within.id}"]
+        refused += _refusing_quotas(within, scopes, charge.charged, times, entry.at)
+        for name in refused:
+            state.findings.add("over_admitted", entry.index, f"{name} does not admit what was approved")
+        for balance in balances:
+            balance.commit(charge.charged, times)
         if len(group) > 1:
             state.groups[run_id] = group
         state.runs[(run_id, within.id)] = Run(
@@ -101,7 +105,7 @@ class Decisions:
         total = within.own.after(charge.charged, times)
         if not in_range(total):
             raise BadEntryError("bad_facts", "the adjustment leaves 127 bits")
-        within.own.committed = total
+        within.own.commit(charge.charged, times)
         within.own.debit(charge.charged, times)
         state.reconciled[run] = state.reconciled.get(run, 0) + rounds
 
@@ -165,19 +169,14 @@ def _check_disjoint(state: State, entry: Entry, group: tuple[str, ...], used: di
                 return
 
 
-def _check_admitted(
-    state: State, entry: Entry, within: Population, totals: list[Vector], balances: tuple[Balance, ...]
-) -> None:
-    """``totals`` of the population, the project and the researcher, with the candidate in them."""
-    refused = [] if fits(within.thresholds, totals[0]) else [f"the budget of population {within.id}"]
-    if within.quotas:
-        for scope, quota in within.quotas.items():
-            bound = within.balances.get(scope)
-            for balance, total in zip(balances, totals, strict=True):
-                if balance is bound and not _quota_fits(within.budget, quota, entry.at, total):
-                    refused.append(f"the quota of {scope[0]} {scope[1]}")
-    for name in refused:
-        state.findings.add("over_admitted", entry.index, f"{name} does not admit what was approved")
+def _refusing_quotas(within: Population, scopes: Sequence[Scope], charged: Charged, times: int, at: str) -> list[str]:
+    """The quotas in force that do not admit so many charge units more."""
+    return [
+        f"the quota of {scope[0]} {scope[1]}"
+        for scope in scopes
+        if (quota := within.quotas.get(scope)) is not None
+        and not _quota_fits(within.budget, quota, at, within.balance(scope).after(charged, times))
+    ]
 
 
 def _quota_fits(budget: Budget, quota: Quota, at: str, total: Vector) -> bool:

@@ -187,7 +187,7 @@ def _give_back(run: Run, rounds: int, state: str) -> None:
     times, charged = _whole(run, rounds), run.charged
     if charged is not None:
         for balance in run.balances:
-            balance.release(charged, times)
+            balance.commit(charged, -times)
     run.rounds_released += rounds
     run.state, run.charged = state, None
 

@@ -40,37 +40,52 @@ class Charged:
         return self._last[1]
 
 
+class Counted:
+    """A vector that grows by whole charges, counted by charge and multiplied only when somebody asks for it."""
+
+    __slots__ = ("_pending", "_vector")
+
+    def __init__(self, nothing: Vector) -> None:
+        self._vector = nothing
+        self._pending: dict[Charged, int] = {}
+
+    def add(self, charged: Charged, times: int) -> None:
+        pending = self._pending
+        pending[charged] = pending.get(charged, 0) + times
+        if len(pending) > _MOST_PENDING:  # curves are large: they are not kept for their counts alone
+            _ = self.vector
+
+    @property
+    def vector(self) -> Vector:
+        for charged, times in self._pending.items():
+            if times:
+                self._vector = tuple(map(add, self._vector, charged.amount(times)))
+        self._pending.clear()
+        return self._vector
+
+
 class Balance:
     """What is committed and debited within one scope of a population."""
 
-    __slots__ = ("_debited", "_pending", "committed")
+    __slots__ = ("_committed", "_debited", "commit", "debit")
 
     def __init__(self, nothing: Vector) -> None:
-        self.committed = nothing
-        self._debited = nothing
-        self._pending: dict[Charged, int] = {}
+        self._committed = Counted(nothing)
+        self._debited = Counted(nothing)
+        self.commit = self._committed.add  # negative where something is released
+        self.debit = self._debited.add
+
+    @property
+    def committed(self) -> Vector:
+        return self._committed.vector
 
     @property
     def debited(self) -> Vector:
-        if self._pending:
-            for charged, times in self._pending.items():
-                self._debited = tuple([a + u * times for a, u in zip(self._debited, charged.units, strict=True)])
-            self._pending = {}
-        return self._debited
+        return self._debited.vector
 
     def after(self, charged: Charged, times: int) -> Vector:
         """What would be committed with so many charge units more."""
         return tuple(map(add, self.committed, charged.amount(times)))
-
-    def release(self, charged: Charged, times: int) -> None:
-        if times:
-            self.committed = self.after(charged, -times)
-
-    def debit(self, charged: Charged, times: int) -> None:
-        pending = self._pending
-        pending[charged] = pending.get(charged, 0) + times
-        if len(pending) > _MOST_PENDING:  # curves are large: they are not kept for their counts alone
-            _ = self.debited
 
 
 @dataclass(frozen=True, slots=True)
