@@ -1,8 +1,8 @@
 """Balances and quotas of a population as they were right after any entry.
 
 Invariants
-- Exact: counts of rounds come from SQL, amounts are multiplied and added as Python integers. The balances of the last
-  entry are the stored ones, and those of any other are what replaying the entries up to it gives, bit for bit.
+- Exact: numbers of rounds come from SQL, amounts are multiplied and added as integers that cannot wrap. The balances of
+  the last entry are the stored ones, and those of any other are what replaying the entries up to it gives, bit for bit.
 - Quotas are those of the entries up to then.
 
 This module does not: convert an amount to an ε (``accountant.odometer`` does).
@@ -14,18 +14,22 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from operator import add as plus
 from typing import Any
 
+import numpy as np
+
+from accountant.events import MAX_ROUNDS
 from accountant.filter import Vector, add, zero
 from governance.budget_state import BudgetState
-from governance.ledger import past_budgets
+from governance.errors import StorageError
+from governance.ledger import past_budgets, vectors
 from governance.ledger.budgets import Balance, Scope, scopes
 from governance.ledger.database import Connection
 from governance.ledger.past_budgets import Counted
 from governance.model import Population, Quota, Schedule
 
 _Pair = tuple[str, str]  # (project, researcher)
+_SHIFTS = tuple(range(112, -1, -16))
 
 
 def state_as_of(
@@ -47,11 +51,13 @@ def balances_as_of(connection: Connection, population: Population, entry: int) -
     nothing = zero(population.budget.orders)
     committed: dict[_Pair, Vector] = defaultdict(lambda: nothing)
     debited: dict[_Pair, Vector] = defaultdict(lambda: nothing)
-    for one in past_budgets.counted(connection, population.id, entry):
-        pair = (one.project_id, one.researcher_id)
-        spent = _amount(one, one.debited)
-        held = spent if one.committed == one.debited else _amount(one, one.committed)
-        committed[pair], debited[pair] = _sum(committed[pair], held), _sum(debited[pair], spent)
+    for batch in past_budgets.counted(connection, population.id, entry):
+        of_pair: dict[_Pair, list[Counted]] = defaultdict(list)
+        for one in batch:
+            of_pair[one.project_id, one.researcher_id].append(one)
+        for pair, rows in of_pair.items():
+            held, spent = _amounts(rows)
+            committed[pair], debited[pair] = add(committed[pair], held), add(debited[pair], spent)
     found: dict[Scope, Balance] = {}
     whole = ("population", population.id)
     lost = _adjustments(connection, population, entry)
@@ -91,18 +97,30 @@ def _adjustments(connection: Connection, population: Population, entry: int) -> 
     total = zero(population.budget.orders)
     for body in past_budgets.bodies(connection, "adjustment", population.id, entry):
         facts = json.loads(body)["facts"]
-        units, per_charge = tuple(map(int, facts["units_per_round"])), facts.get("rounds_per_charge", 1)
-        total = add(total, _amount(Counted(units, per_charge, "", "", 0, 0), facts["rounds"]))
+        curve = vectors.encode([int(units) for units in facts["units_per_round"]])
+        lost = Counted(curve, facts.get("rounds_per_charge", 1), "", "", facts["rounds"], 0)
+        total = add(total, _amounts([lost])[0])
     return total
 
 
-def _amount(one: Counted, rounds: int) -> Vector:
-    charges, rest = divmod(rounds, one.rounds_per_charge)
-    if rest:
-        raise ValueError(f"{rounds} rounds are not whole charges of {one.rounds_per_charge}")
-    return tuple([units * charges for units in one.units])
+def _amounts(rows: Sequence[Counted]) -> tuple[Vector, Vector]:
+    """Committed and debited amounts of these runs, exact.
+
+    Amounts are split into limbs of 16 bits: at most 10^7 rounds a run, and a thousand runs at a time, stay far below
+    63 bits. Adding one run after the other as Python integers gives the same, ten times slower.
+    """
+    limbs = np.frombuffer(b"".join([row.curve for row in rows]), ">u2").reshape(len(rows), -1).astype(np.int64)
+    charges = [[_charges(row, row.committed) for row in rows], [_charges(row, row.debited) for row in rows]]
+    held, spent = (np.array(charges, np.int64) @ limbs).reshape(2, -1, 8).tolist()
+    return _joined(held), _joined(spent)
 
 
-def _sum(one: Vector, other: Vector) -> Vector:
-    """As ``accountant.filter.add``, which checks every amount: that is done once, in the end."""
-    return tuple(map(plus, one, other))
+def _charges(row: Counted, rounds: int) -> int:
+    charges, rest = divmod(rounds, row.rounds_per_charge)
+    if rest or not 0 <= charges <= MAX_ROUNDS:
+        raise StorageError(f"a reservation is damaged: {rounds} rounds, {row.rounds_per_charge} charged at a time")
+    return charges
+
+
+def _joined(limbs: Sequence[Sequence[int]]) -> Vector:
+    return tuple([sum([limb << shift for limb, shift in zip(one, _SHIFTS, strict=True)]) for one in limbs])

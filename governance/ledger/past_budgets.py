@@ -1,7 +1,7 @@
-"""Reads what was reserved and debited in a population as of any entry: counts of rounds, and the quotas of that time.
+"""Reads what was reserved and debited in a population as of any entry: numbers of rounds, and the quotas of that time.
 
 Invariants
-- SQL counts rounds, at most 10^7 a run; it never sees an amount (privacy rule 13).
+- SQL gives numbers of rounds, at most 10^7 a row; it never adds an amount (privacy rule 13).
 - What is counted as of entry n is what the entries 0 to n say: a reservation and a debit name the entry that made them,
   a release the one that closed it.
 
@@ -11,32 +11,27 @@ This module does not: multiply, read a budget, or decide.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from governance.ledger import vectors
 from governance.ledger.tables import debits, ledger_entries, reservations
 
+_BATCH = 1_000
 _R = reservations.c
 _CURVE = (_R.round_curve, _R.rounds_per_charge, _R.project_id, _R.researcher_id)
 _MADE = (_R.population_id == sa.bindparam("population"), _R.entry_index <= sa.bindparam("entry"))
 _ENDED = sa.and_(_R.closed_entry.is_not(None), _R.closed_entry <= sa.bindparam("entry"))
-_RESERVED = (
-    sa.select(
-        *_CURVE,
-        sa.func.sum(_R.rounds - sa.case((_ENDED, _R.rounds_released), else_=0)),
-        sa.func.sum(sa.case((_ENDED, _R.rounds_debited), else_=0)),
-    )
-    .where(*_MADE)
-    .group_by(*_CURVE)
-)
+_RESERVED = sa.select(
+    *_CURVE,
+    _R.rounds - sa.case((_ENDED, _R.rounds_released), else_=0),
+    sa.case((_ENDED, _R.rounds_debited), else_=0),
+).where(*_MADE)
 _DEBITED = (  # of what had not ended by then: as many as ran at a time, however long the ledger is
-    sa.select(*_CURVE, sa.literal(0), sa.func.sum(debits.c.rounds))
+    sa.select(*_CURVE, sa.literal(0), debits.c.rounds)
     .join(debits, sa.and_(debits.c.run_id == _R.run_id, debits.c.population_id == _R.population_id))
     .where(*_MADE, sa.not_(_ENDED), debits.c.entry_index <= sa.bindparam("entry"))
-    .group_by(*_CURVE)
 )
 _OF_KIND = (
     sa.select(ledger_entries.c.body)
@@ -50,11 +45,10 @@ _OF_KIND = (
 _TIME = sa.select(ledger_entries.c.at).where(ledger_entries.c.index == sa.bindparam("entry"))
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """Rounds of one curve in one project and by one researcher."""
+class Counted(NamedTuple):
+    """Rounds of a run, or of one of its debits. ``curve``: units of one charge, as they are stored (``vectors``)."""
 
-    units: tuple[int, ...]  # of one charge
+    curve: bytes
     rounds_per_charge: int
     project_id: str
     researcher_id: str
@@ -62,13 +56,13 @@ class Counted:
     debited: int
 
 
-def counted(connection: sa.Connection, population_id: str, as_of: int) -> Iterator[Counted]:
-    """Curves may come more than once: what had ended by then, and what had not."""
+def counted(connection: sa.Connection, population_id: str, as_of: int) -> Iterator[list[Counted]]:
+    """In batches, so that memory is bounded. A run that had not ended comes once more for each of its debits."""
     asked = {"population": population_id, "entry": as_of}
     for query in (_RESERVED, _DEBITED):
-        for curve, per_charge, project_id, researcher_id, committed, debited in connection.execute(query, asked):
-            units = vectors.decode(curve)
-            yield Counted(units, int(per_charge), project_id, researcher_id, int(committed), int(debited))
+        rows = connection.execute(query.execution_options(yield_per=_BATCH), asked)
+        for batch in rows.partitions(_BATCH):
+            yield [Counted(*row) for row in batch]
 
 
 def bodies(connection: sa.Connection, kind: str, population_id: str, as_of: int) -> list[bytes]:
