@@ -322,7 +322,7 @@ def test_an_open_ledger_that_lacks_nothing_is_left_alone(node: Node) -> None:
 
 def test_a_reservation_that_came_back_cannot_push_the_debits_beyond_the_budget(node: Node) -> None:
     """Its room was given to another run after the backup, and that one was spent."""
-    much = {"rounds": 60, "noise_multiplier": 0.9, "max_noise_multiplier": 0.9}
+    much: dict[str, Any] = {"rounds": 60, "noise_multiplier": 0.9, "max_noise_multiplier": 0.9}
     queued = node.governed.admit(**much)
     node.save()
     node.governed.settlement.cancel(node.governed.researcher, str(queued.run_id))
