@@ -52,6 +52,7 @@ class Charges:
     def __init__(self, full_curves: bool = False) -> None:
         self._full_curves = full_curves
         self._grids: dict[tuple[tuple[float, ...], str], int] = {}  # short names of orders and relations
+        self.computed = 0  # curves since somebody set it to 0
         self._known: OrderedDict[tuple[object, ...], tuple[list[Any], _Curve]] = OrderedDict()
 
     def grid(self, budget: Budget) -> int:
@@ -83,6 +84,7 @@ class Charges:
         if known is None:
             curve = self._curve(unit, units, accountant, per_charge, population.budget)
             known = self._known[key] = (units, curve)
+            self.computed += 1
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         else:

@@ -28,6 +28,7 @@ from governance.ledger.schedule import unlocked_epsilon
 
 _OUTCOMES = ("approved", "clamped", "review", "refused")
 _APPROVALS = ("approved", "clamped")
+_CURVES_PENDING = 1024
 
 
 class Decisions:
@@ -77,6 +78,9 @@ class Decisions:
             state.findings.add("over_admitted", entry.index, f"{name} does not admit what was approved")
         for balance in balances:
             balance.commit(charge.charged, times)
+        if self._charges.computed > _CURVES_PENDING:
+            self._charges.computed = 0
+            state.add_up()
         if len(group) > 1:
             state.groups[run_id] = group
         state.runs[(run_id, within.id)] = Run(

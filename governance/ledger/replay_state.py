@@ -3,7 +3,8 @@
 Invariants
 - Amounts are exact integers, as ``accountant.filter`` has them.
 - A debit costs a few dictionary steps, however many orders there are: a balance counts charge units by charge, and
-  multiplies only when somebody asks for its vector, or when it holds more than a few charges.
+  multiplies only when somebody asks for its vector. ``State.add_up`` is for who has read many different curves: they
+  are large, and are not kept for their counts alone.
 
 This module does not: check anything (the modules beside it do).
 """
@@ -19,8 +20,6 @@ from governance.ledger.findings import Findings
 
 Scope = tuple[str, str]  # (population | project | researcher, its id)
 RunKey = tuple[str, str]  # (run, population)
-
-_MOST_PENDING = 32
 
 
 class Charged:
@@ -50,10 +49,7 @@ class Counted:
         self._pending: dict[Charged, int] = {}
 
     def add(self, charged: Charged, times: int) -> None:
-        pending = self._pending
-        pending[charged] = pending.get(charged, 0) + times
-        if len(pending) > _MOST_PENDING:  # curves are large: they are not kept for their counts alone
-            _ = self.vector
+        self._pending[charged] = self._pending.get(charged, 0) + times
 
     @property
     def vector(self) -> Vector:
@@ -82,6 +78,9 @@ class Balance:
     @property
     def debited(self) -> Vector:
         return self._debited.vector
+
+    def add_up(self) -> None:
+        _ = self.committed, self.debited
 
     def after(self, charged: Charged, times: int) -> Vector:
         """What would be committed with so many charge units more."""
@@ -182,6 +181,12 @@ class State:
     step: Step | None = None
     reconciled: dict[str, int] = field(default_factory=dict)  # run: rounds debited, or adjusted, after a restore
     explained: list[tuple[int, str]] = field(default_factory=list)  # (entry, run) that reconciliations name
+
+    def add_up(self) -> None:
+        """Adds up every balance, so that none needs a curve that it was charged with any more."""
+        for population in self.populations.values():
+            for balance in population.balances.values():
+                balance.add_up()
 
 
 def fits(thresholds: Vector, total: Vector) -> bool:

@@ -64,7 +64,9 @@ def test_balances_are_what_was_committed_and_debited_in_every_scope() -> None:
     assert {("pop_1", *scope): (committed, debited) for scope in scopes} == balances
 
 
-def test_many_different_curves_add_up_as_exactly_as_few() -> None:
+@pytest.mark.parametrize("pending", [3, 1024])
+def test_many_different_curves_add_up_as_exactly_as_few(monkeypatch: pytest.MonkeyPatch, pending: int) -> None:
+    monkeypatch.setattr("governance.ledger.replay_decisions._CURVES_PENDING", pending)
     made = Made()
     made.opened()
     events = [PoissonGaussian(0.01, 2.0 + number / 10, 2) for number in range(40)]
@@ -76,7 +78,8 @@ def test_many_different_curves_add_up_as_exactly_as_few() -> None:
     expected = tuple(map(sum, zip(*(amount(1, event) for event in events), strict=True)))
 
     assert {} == dict(after.findings.counts)
-    assert expected == after.balances[("pop_1", "researcher", "usr_1")][1]
+    for scope in (("population", "pop_1"), ("project", "prj_1"), ("researcher", "usr_1")):
+        assert (tuple(2 * units for units in expected), expected) == after.balances[("pop_1", *scope)]
 
 
 def test_readings_are_the_odometers_at_any_delta() -> None:
