@@ -60,6 +60,7 @@ TABLE: Mapping[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/runs"): (401, 200, 200, 200, 200, 200, 200, 403),
     ("GET", "/v1/runs/{run_id}"): (401, 200, 404, 200, 404, 200, 200, 403),
     ("POST", "/v1/runs/{run_id}:cancel"): (401, 200, 404, 200, 404, 403, 200, 403),
+    ("POST", "/v1/runs/{run_id}:resolve"): (401, 403, 403, 403, 403, 403, 409, 403),  # not quarantined
     ("GET", "/v1/runs/{run_id}/events"): (401, 200, 404, 200, 404, 200, 200, 403),
     ("GET", "/v1/runs/{run_id}/result"): (401, 409, 404, 409, 404, 409, 409, 403),  # not published
     ("GET", "/v1/runs/{run_id}/weights"): (401, 409, 404, 409, 404, 409, 409, 403),
@@ -117,9 +118,9 @@ class World:
             concrete += f"?population_id={self.ids['population_id']}"
         if path == "/v1/ledger/export":
             concrete += "?format=csv"
-        return self.node.call(caller, method, concrete, **self._request(method, path))
+        return self.node.call(caller, method, concrete, **self.request(method, path))
 
-    def _request(self, method: str, path: str) -> dict[str, Any]:
+    def request(self, method: str, path: str) -> dict[str, Any]:
         fenced = {"fencing_token": 1}
         bodies: dict[tuple[str, str], dict[str, Any]] = {
             ("POST", "/v1/users/accept"): {"invitation_token": "pysi_wrong", "password": PASSWORD},
@@ -151,6 +152,7 @@ class World:
                 "version_handle": f"ver_{self._count:024x}",
                 "assets": [{"name": "x", "dtype": "float32", "shape": [1]}],
             },
+            ("POST", "/v1/runs/{run_id}:resolve"): {"kind": "host_lost", "statement": "the host lost its power"},
             ("POST", "/v1/train-requests"): request_for(self.ids),
             ("POST", "/v1/train-requests:preview"): request_for(self.ids),
             ("POST", "/v1/runner/grants/{grant_id}/heartbeat"): fenced,
