@@ -17,6 +17,7 @@ from accountant.charge import Charge, charge
 from accountant.curve import DEFAULT_ORDERS, estimate, round_curve
 from accountant.errors import NotComposableError
 from accountant.events import PoissonGaussian
+from accountant.filter import Vector
 from accountant.mechanisms import resolve
 from accountant.relations import ADD_OR_REMOVE_ONE
 from governance.model import Clamp, TrainRequest
@@ -44,24 +45,23 @@ def warm_up() -> None:
 
 
 def fit(request: TrainRequest, caps: Sequence[Cap], order: Sequence[str], *, pool_size: int) -> Fitted | Cap:
-    """The request, clamped where it has to be; or the cap that cannot be met.
+    """The request, clamped where it has to be; or the cap that cannot be met: of several, the one with the least room.
 
     ``caps`` share their orders and their relation. Raises ``AccountantError``, also where the request's mechanism
     cannot be composed under that relation.
     """
     orders = caps[0].budget.orders
     _require_composable(event_of(request, pool_size), caps[0].budget.relation)
-    blocking = _blocking(request, caps, orders, pool_size)
-    if blocking is None:
+    if _fits(request, caps, orders, pool_size):
         return _fitted(request, request, caps, pool_size, ())
-    original, binding = request, blocking
+    original = request
     for parameter in order:
         request, done = _tighten(request, parameter, caps, orders, pool_size)
         if done:
-            if _blocking(request, caps, orders, pool_size) is not None:
-                return binding  # a solver that does not keep its promise must not approve
-            return _fitted(original, request, caps, pool_size, order, binding)
-    return binding
+            if not _fits(request, caps, orders, pool_size):
+                break  # a solver that does not keep its promise must not approve
+            return _fitted(original, request, caps, pool_size, order)
+    return _tightest(caps, _guess(event_of(request, pool_size), orders))
 
 
 def _require_composable(event: PoissonGaussian, relation: str) -> None:
@@ -99,15 +99,28 @@ def _tighten(
     raise ValueError(f"{parameter!r} cannot be clamped")
 
 
-def _blocking(request: TrainRequest, caps: Sequence[Cap], orders: tuple[float, ...], pool_size: int) -> Cap | None:
+def _fits(request: TrainRequest, caps: Sequence[Cap], orders: tuple[float, ...], pool_size: int) -> bool:
     event = event_of(request, pool_size)
     # The estimate is never above what is charged: what does not fit by it need not wait for the charged curve.
-    guess = estimate(event.sampling_probability, event.noise_multiplier, orders)
-    refusing = calibration.fits(caps, tuple([units * event.rounds for units in guess]))
-    if refusing is not None:
-        return refusing
+    if calibration.fits(caps, _guess(event, orders)) is not None:
+        return False
     curve = round_curve(event.sampling_probability, event.noise_multiplier, orders)
-    return calibration.fits(caps, curve.times(event.rounds))
+    return calibration.fits(caps, curve.times(event.rounds)) is None
+
+
+def _guess(event: PoissonGaussian, orders: tuple[float, ...]) -> Vector:
+    units = estimate(event.sampling_probability, event.noise_multiplier, orders)
+    return tuple([one * event.rounds for one in units])
+
+
+def _tightest(caps: Sequence[Cap], cost: Vector) -> Cap:
+    """Under which the cost could grow least, at its best order, before it does not fit."""
+
+    def room(cap: Cap) -> float:
+        at_orders = zip(cap.budget.thresholds(), cap.spent, cost, strict=True)
+        return max([(bound - spent) / max(units, 1) for bound, spent, units in at_orders])
+
+    return min(caps, key=room)
 
 
 def _fitted(
@@ -116,19 +129,13 @@ def _fitted(
     caps: Sequence[Cap],
     pool_size: int,
     order: Sequence[str],
-    binding: Cap | None = None,
 ) -> Fitted:
     event = event_of(request, pool_size)
-    clamps = tuple(
-        Clamp(
-            name,
-            getattr(original, name),
-            getattr(request, name),
-            "budget",
-            f"what remains of {binding.name} does not allow more" if binding else "",
-        )
-        for name in order
-        if getattr(original, name) != getattr(request, name)
-    )
     budget = caps[0].budget
-    return Fitted(request, event, charge(event, budget.orders, budget.relation), clamps)
+    charged = charge(event, budget.orders, budget.relation)
+    changed = [name for name in order if getattr(original, name) != getattr(request, name)]
+    if not changed:
+        return Fitted(request, event, charged, ())
+    why = f"what remains of {_tightest(caps, charged.total).name} does not allow more"
+    clamps = [Clamp(name, getattr(original, name), getattr(request, name), "budget", why) for name in changed]
+    return Fitted(request, event, charged, tuple(clamps))

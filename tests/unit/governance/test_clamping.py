@@ -87,6 +87,18 @@ def test_a_quota_that_binds_first_is_named() -> None:
     assert answer.clamps
 
 
+def test_the_limit_that_decides_is_named_where_others_do_not_admit_the_request_either() -> None:
+    asked = replace(REQUEST, clients_per_round=250, noise_multiplier=0.5)
+    quota = cap(replace(BUDGET, epsilon=1.5), "the project's quota")
+    exhausted = Cap("the researcher's", BUDGET, tuple(max(0, bound) for bound in BUDGET.thresholds()))
+
+    clamped = fitted(asked, cap(), quota)
+    refused = fit(replace(asked, max_noise_multiplier=2.0), (cap(), quota, exhausted), CLAMPABLE, pool_size=POOL)
+
+    assert {f"what remains of {quota.name} does not allow more"} == {clamp.why for clamp in clamped.clamps}
+    assert exhausted is refused
+
+
 @pytest.mark.parametrize("order", [CLAMPABLE, tuple(reversed(CLAMPABLE))])
 def test_a_budget_without_room_refuses_by_name(order: tuple[str, ...]) -> None:
     full = Cap("the population's budget", BUDGET, tuple(max(0, bound) + 1 for bound in BUDGET.thresholds()))
