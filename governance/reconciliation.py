@@ -30,6 +30,7 @@ from governance.errors import UnreconciledError
 from governance.ledger import budgets, catalogue, entries, recovery, run_store, tree_store
 from governance.ledger.budgets import Balance
 from governance.ledger.database import Connection, Database
+from governance.ledger.derived import RESERVATION_STATES
 from governance.ledger.entries import Log
 from governance.ledger.merkle import EMPTY_ROOT, Frontier
 from governance.ledger.replay import Replay, replay
@@ -39,13 +40,12 @@ from governance.reported import Reported
 from runner.port import GrantReport
 
 _BATCH = 1000
-_STATES = {  # of a replayed run: its reservation's state, and its run's where the entries know better than the backup
-    "reserved": ("open", None),
-    "running": ("open", RunState.RUNNING),
-    "quarantined": ("quarantined", RunState.QUARANTINED),
-    "resolved": ("closed", RunState.QUARANTINED),
-    "released": ("closed", RunState.CANCELLED),
-    "published": ("closed", RunState.PUBLISHED),
+_RUN_STATES = {  # of a replayed run, where the entries know better than the backup
+    "running": RunState.RUNNING,
+    "quarantined": RunState.QUARANTINED,
+    "resolved": RunState.QUARANTINED,
+    "released": RunState.CANCELLED,
+    "published": RunState.PUBLISHED,
 }
 
 
@@ -223,13 +223,13 @@ class _Work:
                     ended[key] = entry["index"]
         for key in touched:
             run = self._replayed.runs[key]
-            reservation, state = _STATES[run.state]
+            state = _RUN_STATES.get(run.state)
             recovery.set_counts(
                 self._connection,
                 *key,
                 debited=run.rounds_debited,
                 released=run.rounds_released,
-                state=reservation,
+                state=RESERVATION_STATES[run.state],
                 closed_entry=ended.get(key),
             )
             if state is not None:

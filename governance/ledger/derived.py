@@ -41,7 +41,7 @@ from governance.ledger.tables import (
 Key = tuple[Any, ...]
 Rows = dict[Key, dict[str, Any]]
 
-_STATES = {
+RESERVATION_STATES = {  # of a replayed run
     "reserved": "open",
     "running": "open",
     "quarantined": "quarantined",
@@ -145,7 +145,7 @@ class _Said:
         """name -> (table, its key, what it must hold)."""
         for key, run in folded.runs.items():
             counts = {"rounds_debited": run.rounds_debited, "rounds_released": run.rounds_released}
-            self._rows["reservations"][key] |= counts | {"state": _STATES[run.state]}
+            self._rows["reservations"][key] |= counts | {"state": RESERVATION_STATES[run.state]}
         held = {
             key: {"committed": vectors.encode(committed), "debited": vectors.encode(debited)}
             for key, (committed, debited) in folded.balances.items()
