@@ -28,12 +28,15 @@ Progress = Callable[[int, "int | None"], None]
 
 @dataclass(frozen=True)
 class Exported:
-    """``checkpoint``: None where the node has signed none. ``size``: entries of the log that the export is of."""
+    """``checkpoint``: None where the node has signed none. ``size``: entries of the log that the export is of.
+    ``unsigned``: newer entries, which the export leaves out. ``rotations``: the checkpoint of each change of key."""
 
     file: Path
     checkpoint: Path | None
     size: int
     bytes: int
+    unsigned: int = 0
+    rotations: tuple[Path, ...] = ()
 
 
 class Ledger:
@@ -112,12 +115,14 @@ class Ledger:
     ) -> Exported:
         """Writes the ledger to ``file``, and the checkpoint to ``file.checkpoint``, each whole or not at all.
 
-        ``format``: jsonl (the whole log, for ``pysytff-verify``), csv or parquet, which take the filters of
+        ``format``: jsonl (the log as far as that checkpoint goes, for ``pysytff-verify``; where the log's key changed,
+        the checkpoint that shows it goes to ``file.rotation-INDEX``), csv or parquet, which take the filters of
         ``entries``. ``progress`` gets the entries written so far, or bytes where their number is not known, and how
         many there will be. Raises ``UnexpectedAnswerError`` if the export is not as long as the node said.
         """
         path = Path(file)
-        checkpoint = self._checkpoint()  # first: a checkpoint of fewer entries can be checked against the export
+        checkpoint = self._checkpoint()  # first: what the log gets meanwhile is not signed, and is left out
+        signed = _signed_size(checkpoint) if checkpoint is not None and format == "jsonl" else None
         seen = {"bytes": 0, "lines": 0}
         told: dict[str, str] = {}
 
@@ -128,9 +133,11 @@ class Ledger:
             progress(seen["bytes"] if total is None else seen["lines"], total)
 
         with written_whole(path) as write:
+            wanted = None if signed is None else max(0, signed - (from_index or 0))
+            keep = _first_lines(write, wanted)
 
             def take(part: bytes) -> None:
-                write(part)
+                keep(part)
                 count(part)
 
             asked = {"format": format, "from_index": from_index, **filters(**given)}
@@ -139,18 +146,58 @@ class Ledger:
                 raise UnexpectedAnswerError(
                     f"the export has {seen['lines']} entries, the node said {told['ledger-entries']}: try again"
                 )
-        beside = None
-        if checkpoint is not None:
-            beside = path.with_name(path.name + ".checkpoint")
-            with written_whole(beside) as write:
-                write(checkpoint)
-        return Exported(path, beside, int(told.get("ledger-size", 0)), seen["bytes"])
+        beside = None if checkpoint is None else _written(path, "checkpoint", checkpoint)
+        rotations = self._rotations(path, signed) if signed is not None else ()
+        size = int(told.get("ledger-size", 0))
+        unsigned = 0 if signed is None else max(0, size - signed)
+        return Exported(path, beside, size - unsigned, path.stat().st_size, unsigned, rotations)
+
+    def _rotations(self, path: Path, signed: int) -> tuple[Path, ...]:
+        keys = self._transport.get("/v1/ledger/keys")["items"]
+        rotated = [one for one in keys if one["rotation_checkpoint"] is not None and one["from_index"] < signed]
+        return tuple(
+            _written(path, f"rotation-{one['from_index']}", one["rotation_checkpoint"].encode()) for one in rotated
+        )
 
     def _checkpoint(self) -> bytes | None:
         try:
             return self._transport.request("GET", "/v1/ledger/checkpoint", retry=True).content
         except NotFoundError:
             return None  # nothing was signed yet
+
+
+def _signed_size(checkpoint: bytes) -> int:
+    try:
+        return int(checkpoint.split(b"\n", 2)[1])
+    except (IndexError, ValueError) as error:
+        raise UnexpectedAnswerError("the node's checkpoint names no size: is it a PySyTFF node?") from error
+
+
+def _first_lines(write: Callable[[bytes], object], count: int | None) -> Callable[[bytes], None]:
+    """Passes on so many lines, in whatever parts they come; None: all."""
+    left = count
+
+    def take(part: bytes) -> None:
+        nonlocal left
+        if left is not None:
+            ends = part.count(b"\n")
+            if ends >= left:
+                stop = 0
+                for _ in range(left):
+                    stop = part.index(b"\n", stop) + 1
+                part, ends = part[:stop], left
+            left -= ends
+        write(part)
+
+    return take
+
+
+def _written(path: Path, what: str, content: bytes) -> Path:
+    """``content`` in a file of its own beside ``path``."""
+    beside = path.with_name(f"{path.name}.{what}")
+    with written_whole(beside) as write:
+        write(content)
+    return beside
 
 
 def filters(**given: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ READING = {
     "next_unlock_at": AT,
 }  # fmt: skip
 ANSWERS: dict[str, Any] = {
+    "/v1/ledger/keys": {"items": [], "witnesses": []},
     "/v1/ledger/odometer": {
         "population_id": "pop_1", "as_of_entry": 4, "as_of_time": AT, "ledger_size": 7, "delta": 1e-3,
         "guarantee": {"epsilon": 8.0, "delta": 1e-5}, "accountant": "rdp/1", "conversion": "c", "means": {},
@@ -165,6 +166,34 @@ def test_an_export_is_written_whole_with_its_checkpoint(domain: sy.Domain, node:
     assert paths.index("/v1/ledger/checkpoint") < paths.index("/v1/ledger/export")
 
 
+def test_an_export_ends_where_its_checkpoint_does_and_brings_those_of_rotations(
+    domain: sy.Domain, node: Any, tmp_path: Path
+) -> None:
+    node.checkpoint = b"node\n5\nroot\n"
+    node.audit["/v1/ledger/keys"] = {
+        "items": [
+            {"verifier_key": "a", "from_index": 0, "rotation_checkpoint": None},
+            {"verifier_key": "b", "from_index": 3, "rotation_checkpoint": "node\n4\nroot\n"},
+            {"verifier_key": "c", "from_index": 5, "rotation_checkpoint": "node\n6\nroot\n"},
+        ]
+    }
+    made = domain.ledger.export(tmp_path / "log.jsonl")
+    rest = domain.ledger.export(tmp_path / "rest.jsonl", from_index=3)
+
+    assert b"".join(node.export.splitlines(keepends=True)[:5]) == made.file.read_bytes()
+    assert (5, 2, made.file.stat().st_size) == (made.size, made.unsigned, made.bytes)
+    assert (tmp_path / "log.jsonl.rotation-3",) == made.rotations
+    assert b"node\n4\nroot\n" == made.rotations[0].read_bytes()
+    assert 2 == rest.file.read_bytes().count(b"\n")
+
+
+def test_a_checkpoint_without_a_size_is_no_checkpoint(domain: sy.Domain, node: Any, tmp_path: Path) -> None:
+    node.checkpoint = b"nothing"
+    with pytest.raises(errors.UnexpectedAnswerError, match="names no size"):
+        domain.ledger.export(tmp_path / "log.jsonl")
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_a_filtered_export_needs_no_checkpoint(domain: sy.Domain, node: Any, tmp_path: Path) -> None:
     node.checkpoint = None
     made = domain.ledger.export(tmp_path / "log.csv", format="csv", kind="debit", since=JANUARY)
@@ -259,9 +288,14 @@ def test_an_export_on_the_command_line(invoke: Invoke, node: Any, tmp_path: Path
     done = invoke("ledger", "export", "--out", "log.jsonl", "--json")
 
     assert 0 == done.exit_code, done.output
-    assert {"file": "log.jsonl", "checkpoint": "log.jsonl.checkpoint", "ledger_size": 7, "bytes": 84} == json.loads(
-        done.stdout
-    ) | {"bytes": 84}
+    assert {
+        "file": "log.jsonl",
+        "checkpoint": "log.jsonl.checkpoint",
+        "rotations": [],
+        "ledger_size": 7,
+        "unsigned": 0,
+        "bytes": len(node.export),
+    } == json.loads(done.stdout)
     assert node.export == (tmp_path / "log.jsonl").read_bytes()
     assert 1 == invoke("ledger", "export", "--out", "nowhere/log.jsonl").exit_code
 

@@ -140,13 +140,20 @@ def export(
         answer = {
             "file": str(made.file),
             "checkpoint": None if made.checkpoint is None else str(made.checkpoint),
+            "rotations": [str(one) for one in made.rotations],
             "ledger_size": made.size,
+            "unsigned": made.unsigned,
             "bytes": made.bytes,
         }
         signed = (
             "the node has signed no checkpoint yet" if made.checkpoint is None else f"checkpoint: {made.checkpoint}"
         )
         text = f"{made.file}: the ledger at {made.size} entries, {made.bytes} bytes; {signed}"
+        if made.unsigned:
+            text += f"\n{made.unsigned} newer entries are not signed yet, and left out"
+        if made.rotations:
+            files = " ".join(f"--checkpoint {one}" for one in made.rotations)
+            text += f"\nthe log's key has changed; from an older key pysytff-verify gets here with {files}"
         show(answer if as_json else text, as_json=as_json)
 
 
