@@ -56,6 +56,19 @@ def check(data_dir: DataDir = None) -> None:
     out.print("every row is what the entries say")
 
 
+@ledger.command("export")
+def export(
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="write ledger.jsonl and its checkpoint here")],
+    data_dir: DataDir = None,
+) -> None:
+    """Write the whole ledger and the last checkpoint, for pysytff-verify. The node may be running."""
+    from api import node_export
+
+    made = node_export.export(load_settings(data_dir), out_dir)
+    signed = "the node has signed no checkpoint yet" if made.checkpoint is None else str(made.checkpoint)
+    out.print(f"{plain(str(made.file))}: {made.size} entries\n{plain(signed)}")
+
+
 @ledger.command("reconcile")
 def reconcile(
     report: Annotated[

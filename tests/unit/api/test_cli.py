@@ -34,7 +34,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "init", "up", "serve", "runner", "migrate", "demo", "version",
         "policy activate", "policy check", "policy list",
         "dataset add", "dataset open-population", "population disjoint", "population quota",
-        "ledger status", "ledger check", "ledger reconcile", "ledger resolve", "ledger rotate-key",
+        "ledger status", "ledger check", "ledger export", "ledger reconcile", "ledger resolve", "ledger rotate-key",
         "user invite", "user accept", "user password",
     } == names  # fmt: skip
 

@@ -1,0 +1,72 @@
+"""Writes the ledger of a node on disk as JSON Lines, with the checkpoint beside it: for an auditor, without the API.
+
+Invariants
+- Each file is written whole or not at all. The checkpoint is read first, so it never has more entries than the export.
+
+This module does not: print, or verify what it writes (``pysytff-verify`` does).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from api import node
+from api.errors import NodeError
+from api.settings import Settings
+from governance import log_keeper
+from governance.audit.reader import Audit
+from governance.ledger.database import Database
+from governance.ledger.entry_search import Wanted
+from governance.ledger.notes import NoteError
+from governance.log_files import write_whole
+from governance.model import Principal, Role
+
+EXPORT, CHECKPOINT = "ledger.jsonl", "ledger.jsonl.checkpoint"
+_OPERATOR = Principal("operator", Role.ADMIN)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeExport:
+    file: Path
+    checkpoint: Path | None  # None: nothing was signed yet
+    size: int
+
+
+def export(settings: Settings, folder: Path) -> NodeExport:
+    """Into ``folder``, which is made if it is not there. Raises ``NodeError`` and domain errors."""
+    node.require(settings)
+    try:
+        note = log_keeper.read_checkpoint(settings.ledger_dir)
+    except (NoteError, OSError) as error:
+        raise NodeError(f"the checkpoint in {settings.ledger_dir} cannot be read: {error}") from error
+    database = Database.open(settings.database_url)
+    try:
+        made = Audit(database).export(_OPERATOR, "jsonl", Wanted())
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / EXPORT, made.parts)
+        if note is not None:
+            write_whole(folder / CHECKPOINT, note.encode().encode())
+    except OSError as error:
+        raise NodeError(f"the export cannot be written to {folder}: {error.strerror or error}") from error
+    finally:
+        database.dispose()
+    return NodeExport(folder / EXPORT, None if note is None else folder / CHECKPOINT, made.size)
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink()
+        raise
