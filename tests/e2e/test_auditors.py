@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from accountant.codec import canonical_bytes
 from examples.digits.seed import AUDITOR
 from tests.e2e.nodes import DemoNode
 from tests.e2e.test_command_line import Shell
@@ -41,6 +43,8 @@ def test_an_auditors_hour(node: DemoNode, history: dict[str, str], tmp_path: Pat
 
     told = shell.read("runs", "statement", history["run"], "--html", "statement.html")
     assert [True] == [place["matches"] for place in told["ledger"]]
+    digest = hashlib.sha256(canonical_bytes(told["statement"])).hexdigest()
+    assert digest == told["ledger"][0]["statement_sha256"]
     assert "The ledger confirms this statement" in (tmp_path / "statement.html").read_text()
 
     exported = shell.read("ledger", "export", "--out", "ledger.jsonl")
