@@ -14,7 +14,7 @@ from typing import Any
 
 from governance import budget_state, decision_document, paging
 from governance.audit.reader import visible
-from governance.errors import ConflictError, NotFoundError
+from governance.errors import NotFoundError
 from governance.ledger import catalogue, decisions, entries, entry_search, run_store
 from governance.ledger.database import Database
 from governance.ledger.entry_search import Wanted
@@ -31,7 +31,7 @@ from governance.model import (
     utc_now,
 )
 from governance.results import ResultStore
-from governance.visibility import bound_scopes, populations_seen, visible_run
+from governance.visibility import bound_scopes, populations_seen, visible_result, visible_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,7 @@ class Queries:
     def result(self, principal: Principal, run_id: str) -> ResultView:
         """Raises ``ConflictError`` while the run is not published, saying in which state it is."""
         with self._database.read() as connection:
-            run = visible_run(connection, principal, run_id)
-            row = run_store.select_result(connection, run_id)
-        if row is None:
-            raise ConflictError(f"the run is {run.state.value}: it has no result", state=run.state.value)
+            _, row = visible_result(connection, principal, run_id)
         return ResultView(row.run_id, row.weights_sha256, row.metrics, row.privacy_statement, row.published_at)
 
     def weights(self, principal: Principal, run_id: str) -> bytes:

@@ -58,6 +58,7 @@ class Reconciled:
     released: tuple[str, ...]
     policies_lost: bool  # an activation came back without its Rego: activate again
     datasets_lost: tuple[str, ...]  # came back without columns: register their data again
+    results_lost: tuple[str, ...]  # runs whose publication came back without its metrics and statement
 
 
 def reconcile(
@@ -140,6 +141,7 @@ class _Work:
             tuple(self._released),
             "policy_activated" in kinds,
             tuple(dataset.id for dataset in found if not dataset.assets),
+            tuple(sorted({entry["subjects"]["run_id"] for entry in self._lost if entry["kind"] == "publication"})),
         )
 
     def require_need(self) -> None:
@@ -233,7 +235,7 @@ class _Work:
                 closed_entry=ended.get(key),
             )
             if state is not None:
-                run_store.set_state(self._connection, run.id, state, self._now, "restored")
+                run_store.set_state(self._connection, run.id, state, self._now, recovery.RESTORED)
             if state not in (None, RunState.RUNNING):
                 run_store.end_grants(self._connection, run.id)
 
@@ -253,7 +255,9 @@ class _Work:
                 steps.quarantine(self._connection, held, self._now)
                 self._quarantined.append(run_id)
             else:
-                steps.release(self._connection, held, RunState.CANCELLED, "restored", "reconciliation", self._now)
+                steps.release(
+                    self._connection, held, RunState.CANCELLED, recovery.RESTORED, "reconciliation", self._now
+                )
                 self._released.append(run_id)
 
     def finish(self, by: str, reported: Reported) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from governance.errors import NotFoundError
+from governance.errors import ConflictError, NotFoundError
 from governance.ledger import catalogue, run_store
 from governance.ledger.budgets import Scope
 from governance.ledger.database import Connection
-from governance.model import Principal, Role, Run
+from governance.ledger.run_store import ResultRow
+from governance.model import Principal, Role, Run, RunState
 
 
 def populations_seen(
@@ -51,3 +52,15 @@ def visible_run(connection: Connection, principal: Principal, run_id: str) -> Ru
     if not found or not sees_run(connection, principal, found[0]):
         raise NotFoundError(f"there is no run {run_id!r} that you can see")
     return found[0]
+
+
+def visible_result(connection: Connection, principal: Principal, run_id: str) -> tuple[Run, ResultRow]:
+    """Raises ``NotFoundError``, and ``ConflictError`` where there is no result, saying why."""
+    run = visible_run(connection, principal, run_id)
+    row = run_store.select_result(connection, run_id)
+    if row is None:
+        why = "it has no result"
+        if run.state is RunState.PUBLISHED:
+            why = "its result was lost when the node's database was restored from a backup"
+        raise ConflictError(f"the run is {run.state.value}: {why}", state=run.state.value)
+    return run, row

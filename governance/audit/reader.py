@@ -24,12 +24,12 @@ from governance.audit.export import Export
 from governance.audit.odometer import OdometerReading
 from governance.audit.remaining import Remaining
 from governance.audit.statement_view import StatementView
-from governance.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
-from governance.ledger import budgets, catalogue, decisions, entries, entry_search, past_budgets, run_store
+from governance.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from governance.ledger import budgets, catalogue, decisions, entries, entry_search, past_budgets
 from governance.ledger.database import Connection, Database
 from governance.ledger.entry_search import Position, Wanted
 from governance.model import LedgerEntry, Population, Principal, Role, utc_now
-from governance.visibility import bound_scopes, populations_seen, visible_run
+from governance.visibility import bound_scopes, populations_seen, visible_result
 
 _PAGE = 500
 
@@ -117,10 +117,7 @@ class Audit:
     def statement(self, principal: Principal, run_id: str) -> StatementView:
         """Raises ``NotFoundError``, and ``ConflictError`` while the run is not published."""
         with self._database.read() as connection:
-            run = visible_run(connection, principal, run_id)
-            row = run_store.select_result(connection, run_id)
-            if row is None:
-                raise ConflictError(f"the run is {run.state.value}: it has no statement", state=run.state.value)
+            run, row = visible_result(connection, principal, run_id)
             seen = None if run.researcher_id == principal.id else populations_seen(connection, principal)
             wanted = Wanted(run_id=run_id, kinds=("publication",), seen=None if seen is None else tuple(seen))
             publications, _ = entry_search.search(connection, wanted, after=None, limit=_PAGE)

@@ -36,6 +36,7 @@ from governance.model import Population, Principal, Quota, Role, RunState, Sched
 from governance.policy.bundles import ActivePolicies
 
 PLACEHOLDER = "restored from the ledger"
+RESTORED = "restored"  # why a run is in the state in which it came back
 
 
 def redo(connection: sa.Connection, entry: Mapping[str, Any]) -> None:
@@ -109,7 +110,7 @@ def _decision(connection: sa.Connection, subjects: Any, facts: Any, at: str, ind
         row |= {"id": subjects["run_id"], "decision_id": facts["decision"], "state": RunState.QUARANTINED.value}
         row |= {"requested": json.dumps(facts["requested"]), "effective": json.dumps(facts["effective"])}
         row |= {"rounds": rounds, "rounds_done": 0, "grant_template": "{}", "created_at": at, "updated_at": at}
-        connection.execute(runs.insert(), row | {"state_reason": "restored"})
+        connection.execute(runs.insert(), row | {"state_reason": RESTORED})
     for dataset_id, version in used.items():
         row = {"run_id": subjects["run_id"], "dataset_id": dataset_id, "population_id": subjects["population_id"]}
         connection.execute(run_datasets.insert(), {**row, "version": version})

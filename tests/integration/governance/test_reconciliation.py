@@ -13,7 +13,7 @@ import pytest
 
 from governance import log_keeper
 from governance.errors import ConflictError, FencingError, LedgerClosedError, NotFoundError, UnreconciledError
-from governance.ledger import budgets, entries
+from governance.ledger import budgets, derived, entries
 from governance.ledger.database import Database
 from governance.ledger.replay import replay
 from governance.log_keeper import LogKeeper, TamperedError
@@ -86,6 +86,8 @@ class Node:
         """Whatever happened: the entries give the balances bit for bit, and the log continues what was signed."""
         folded = replay(self.bodies())
         assert [] == [found for found in folded.findings.kept if found.code != "budget_exceeded"]
+        with self.database.read() as connection:
+            assert [] == list(derived.differences(connection))
         stored = self.balances()
         assert stored == {key: folded.balances[key] for key in stored}
         self.look()
@@ -178,6 +180,9 @@ def test_what_the_backup_lacked_comes_back_from_the_mirror_byte_for_byte(node: N
     assert spent == node.governed.spent()
     assert (len(wanted) - done.stored, ()) == (done.recovered, done.debited)
     assert RunState.PUBLISHED is node.governed.queries.run(node.governed.auditor, published.run_id).state
+    assert (published.run_id,) == done.results_lost
+    with pytest.raises(ConflictError, match="its result was lost when the node's database was restored"):
+        node.governed.queries.result(node.governed.auditor, published.run_id)
     assert ((held.run_id,), (queued.run_id,)) == (done.quarantined, done.released)
     node.check()
     assert Outcome.APPROVED is node.governed.admit(rounds=3).outcome
