@@ -167,7 +167,8 @@ class Settlement:
         now = self._clock()
         with self._database.read() as connection:
             grant = self._grant(connection, runner, grant_id, fencing_token)
-            self._require_live(connection, grant, now)
+            # Without a lock, which a reader's snapshot would lose to any heartbeat: it is looked at again below.
+            self._require_live(connection, grant, now, lock=False)
             template = run_store.grant_template(connection, grant.run_id)
         _check_metrics(result, has_holdout=template["data"]["holdout_handle"] is not None)
         check_weights(result.weights, template["model"])
@@ -287,8 +288,8 @@ class Settlement:
             raise FencingError("the fencing token is not this grant's")
         return grant
 
-    def _require_live(self, connection: Connection, grant: GrantRow, now: datetime) -> None:
-        current = run_store.select_grant(connection, grant.id, lock=True)
+    def _require_live(self, connection: Connection, grant: GrantRow, now: datetime, *, lock: bool = True) -> None:
+        current = run_store.select_grant(connection, grant.id, lock=lock)
         if current is None or current.state != "active" or current.lease_expires_at < now:
             raise FencingError("the grant was revoked or its lease has ended: stop, and publish nothing")
 
