@@ -144,6 +144,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.broken = False
         self.clock.advance(milliseconds=1)
 
+    @rule(first=_ADMISSIONS, second=_ADMISSIONS, pause=_POINTS)
+    def rivals(self, first: ops.Admit, second: ops.Admit, pause: int) -> None:
+        """Two requests for the same data, the second of which wants all that is left of the budget."""
+        self.together(first, replace(second, data=first.data, shape="long", refuse=False), pause, False)
+
+    @rule(first=_DRAFTS, second=_DRAFTS, pause=_POINTS)
+    def quarrel(self, first: Draft, second: Draft, pause: int) -> None:
+        """Two who want different things of the same run."""
+        self.together(first, replace(second, pick=first.pick), pause, False)
+
     def _advance(self, by: str) -> None:
         leases = [run.lease for run in self.model.runs.values() if run.live and run.lease is not None]
         if by == "the end of a lease" and leases:

@@ -21,7 +21,7 @@ from tests.properties.ledger_site import Copies
 
 MINUTES = float(os.environ.get("PYSYTFF_LEDGER_MINUTES", "0"))
 BOUNDED = settings(
-    max_examples=int(os.environ.get("PYSYTFF_LEDGER_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("PYSYTFF_LEDGER_EXAMPLES", "20")),
     stateful_step_count=50,
     deadline=None,
     database=None,
