@@ -27,11 +27,12 @@ def rotate_key(data_dir: DataDir = None) -> None:
 
 @ledger.command("status")
 def status(data_dir: DataDir = None) -> None:
-    """Whether the ledger is open; if not, why, and which runners have reported since."""
+    """The log's key, and whether the ledger is open; if not, why, and which runners have reported since."""
     from api import node_ledger
 
     found = node_ledger.state(load_settings(data_dir))
     signed = "none yet" if found.signed is None else f"{found.signed} entries"
+    out.print(f"key: {plain(found.key or 'none yet')}")
     out.print(f"entries: {found.size}; last checkpoint: {signed}")
     if found.closed is None:
         out.print("open")
@@ -100,6 +101,8 @@ def reconcile(
         out.print(f"  {run_id}: quarantined; resolve it with evidence, or leave it")
     for run_id in done.released:
         out.print(f"  {run_id}: released, its request is lost; its researcher asks again")
+    for run_id in done.results_lost:
+        out.print(f"  {run_id}: published; its metrics and statement were in the lost rows and do not come back")
     if done.policies_lost:
         out.print("A policy's activation came back without its Rego: activate the policies again.")
     for dataset_id in done.datasets_lost:

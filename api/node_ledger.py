@@ -14,7 +14,7 @@ from pathlib import Path
 from api import node
 from api.errors import NodeError
 from api.settings import Settings
-from governance import log_keeper
+from governance import log_keeper, log_keys
 from governance.ledger import derived, entries, recovery, run_store
 from governance.ledger.database import Database
 from governance.ledger.derived import Difference
@@ -27,6 +27,7 @@ from governance.reported import read_reports
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
+    key: str | None  # in force: what witnesses and auditors are given; None before the first
     size: int
     closed: str | None  # why
     signed: int | None  # size of the last checkpoint
@@ -39,13 +40,15 @@ def state(settings: Settings) -> LedgerState:
     with _opened(settings) as database, database.read() as connection:
         head = entries.head(connection)
         reported = set(run_store.reports(connection))
+        keys = log_keys.enrolled(connection)
         missing = recovery.runners_in_service(connection) - reported
     try:
         note = log_keeper.read_checkpoint(settings.ledger_dir)
         signed = None if note is None else Checkpoint.parse_text(note.text).size
     except (NoteError, OSError) as error:
         raise NodeError(f"the checkpoint in {settings.ledger_dir} cannot be read: {error}") from error
-    return LedgerState(head.size, head.closed, signed, tuple(sorted(reported)), tuple(sorted(missing)))
+    key = keys[-1].key.encode() if keys else None
+    return LedgerState(key, head.size, head.closed, signed, tuple(sorted(reported)), tuple(sorted(missing)))
 
 
 def check(settings: Settings) -> list[Difference]:
