@@ -108,9 +108,10 @@ class Admission:
     def preview(self, principal: Principal, request: TrainRequest) -> Decision:
         """What ``admit`` would answer now. Writes nothing and reserves nothing. Raises as ``admit`` does."""
         timer = _Timer()
-        facts = snapshot.take(self._database, principal, request, self._clock())  # (1)
+        now = self._clock()
+        facts = snapshot.take(self._database, principal, request, now)  # (1)
         judgement = self._judge(request, facts, timer)  # (2) (3) (4)
-        decision = self._decision(request, facts, judgement, None, timer)
+        decision = self._decision(request, facts, judgement, None, timer, now)
         fitted = judgement.fitted
         return decision if fitted is None else replace(decision, cost=_cost(fitted, facts.budgets[0]))
 
@@ -128,7 +129,7 @@ class Admission:
             failure = error
             judgement = _refused(Reason(error.code, error.detail, "system"))
         digest = "sha256:" + hashlib.sha256(evidence.salt + evidence.policy_input).hexdigest()
-        decision = self._decision(request, facts, judgement, digest, timer)
+        decision = self._decision(request, facts, judgement, digest, timer, now)
         try:
             with self._database.write() as connection:
                 if judgement.fitted is not None:  # (5) the populations in their order, the log's head last
@@ -189,7 +190,7 @@ class Admission:
 
     def _approved(self, connection: Connection, facts: Snapshot, fitted: Fitted, now: datetime) -> Approved | None:
         """(6) Under the locks: the approval with the budgets as they are now; None if something it rests on changed."""
-        if policies.active(connection) != facts.active:
+        if policies.active(connection) != facts.active or not snapshot.still_disjoint(connection, facts):
             return None
         locked = tuple(
             budget_state.read(connection, population, now, facts.quota_scopes) for population in facts.populations
@@ -226,8 +227,15 @@ class Admission:
         )
 
     def _decision(
-        self, request: TrainRequest, facts: Snapshot, judgement: _Judgement, digest: str | None, timer: _Timer
+        self,
+        request: TrainRequest,
+        facts: Snapshot,
+        judgement: _Judgement,
+        digest: str | None,
+        timer: _Timer,
+        now: datetime,
     ) -> Decision:
+        """Dated with the moment at which schedules were read: whoever replays the entry reads them alike."""
         policy, fitted = judgement.policy, judgement.fitted
         return Decision(
             id=new_id("dec"),
@@ -243,7 +251,7 @@ class Admission:
             policy_digests=facts.active.digests,
             opa_decision_id=None if policy is None else policy.opa_decision_id,
             input_digest=digest,
-            decided_at=self._clock(),
+            decided_at=now,
             timings_ms=timer.laps,
         )
 

@@ -22,7 +22,7 @@ from governance.ledger.budgets import Reservation
 from governance.ledger.database import Connection
 from governance.ledger.entries import Log
 from governance.model import Decision, Population, Run, RunState, new_id
-from governance.run_template import grant_template
+from governance.run_template import grant_template, template_digest
 from governance.snapshot import Snapshot
 
 
@@ -52,10 +52,12 @@ def record(
 ) -> Decision:
     """Records a decision; if approved, reserves its budget and queues its run too. Returns it with its ids."""
     run_id = None if approved is None else new_id("run")
-    indexes = [_append(log, snapshot, decision, population, run_id, approved) for population in snapshot.populations]
+    template = None if approved is None else grant_template(approved.fitted, snapshot)
+    facts = _Recorded(snapshot, decision, run_id, approved, template)
+    indexes = [_append(log, facts, population) for population in snapshot.populations]
     recorded = replace(decision, run_id=run_id, entry_index=indexes[0])
-    if approved is not None and run_id is not None:
-        _queue(connection, snapshot, recorded, approved.fitted, run_id)
+    if approved is not None and run_id is not None and template is not None:
+        _queue(connection, snapshot, recorded, approved.fitted, run_id, template)
         seen = {"state": RunState.RESERVED.value, "rounds": approved.fitted.event.rounds}
         log.event(run_id, recorded.decided_at, "state", seen)
         for state, index in zip(approved.locked, indexes, strict=True):
@@ -74,27 +76,35 @@ def record(
     return recorded
 
 
-def _append(
-    log: Log,
-    snapshot: Snapshot,
-    decision: Decision,
-    population: Population,
-    run_id: str | None,
-    approved: Approved | None,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What the entries of one decision share."""
+
+    snapshot: Snapshot
+    decision: Decision
+    run_id: str | None
+    approved: Approved | None
+    template: dict[str, Any] | None
+
+
+def _append(log: Log, recorded: _Recorded, population: Population) -> int:
     """One entry in each population, so that each population's entries alone give its balances."""
+    snapshot, decision = recorded.snapshot, recorded.decision
     sources = [source for source in snapshot.sources if source.population == population]
     versions = [(source.dataset.id, source.dataset.version) for source in sources]
     together = [one.id for one in snapshot.populations]
+    facts = decision_document.entry_facts(decision, versions, together, _charged(recorded.approved))
+    if recorded.template is not None:
+        facts["template_sha256"] = template_digest(recorded.template)
     entry = log.append(
         "decision",
         decision.decided_at,
-        decision_document.entry_facts(decision, versions, together, _charged(approved)),
+        facts,
         population_id=population.id,
         project_id=snapshot.project.id,
         researcher_id=snapshot.requester.id,
         dataset_id=versions[0][0],
-        run_id=run_id,
+        run_id=recorded.run_id,
     )
     return entry.index
 
@@ -127,7 +137,14 @@ def _reservation(snapshot: Snapshot, fitted: Fitted, run_id: str, population_id:
     )
 
 
-def _queue(connection: Connection, snapshot: Snapshot, decision: Decision, fitted: Fitted, run_id: str) -> None:
+def _queue(
+    connection: Connection,
+    snapshot: Snapshot,
+    decision: Decision,
+    fitted: Fitted,
+    run_id: str,
+    template: dict[str, Any],
+) -> None:
     run = Run(
         id=run_id,
         decision_id=decision.id,
@@ -144,5 +161,5 @@ def _queue(connection: Connection, snapshot: Snapshot, decision: Decision, fitte
         created_at=decision.decided_at,
         updated_at=decision.decided_at,
     )
-    run_store.insert_run(connection, run, grant_template(fitted, snapshot))
+    run_store.insert_run(connection, run, template)
     run_store.insert_datasets(connection, run_id, [source.dataset for source in snapshot.sources])

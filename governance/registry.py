@@ -50,6 +50,7 @@ _HANDLE = re.compile(r"ver_[0-9a-f]{24}")
 DTYPES = ("float32", "float64", "int32", "int64", "uint8")
 SMALLEST_POPULATION, LARGEST_POPULATION = 2, 10**10
 LONGEST_PERIOD_DAYS = 3660
+FIRST_YEAR, LAST_YEAR = 2000, 2999  # of schedules: far from where dates end
 
 
 class Registry:
@@ -414,6 +415,8 @@ def _check_schedule(schedule: Schedule | None, epsilon: float) -> None:
         value = getattr(schedule, name)
         if not (math.isfinite(value) and 0 < value <= epsilon):
             raise _invalid(f"schedule.{name}", "must be above 0 and at most the quota's epsilon", f"≤ {epsilon}")
+    if not FIRST_YEAR <= schedule.starts_at.year <= LAST_YEAR:
+        raise _invalid("schedule.starts_at", "is out of range", f"a moment from {FIRST_YEAR} to {LAST_YEAR}")
     if not 1 <= schedule.period_days <= LONGEST_PERIOD_DAYS:
         raise _invalid("schedule.period_days", "is out of range", f"1 to {LONGEST_PERIOD_DAYS} days")
 

@@ -5,14 +5,22 @@ This module does not: hand out grants (``settlement.py``).
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
+from accountant.codec import canonical_bytes
 from governance.clamping import Fitted
 from governance.snapshot import Snapshot
 from runner.port import DataGrant, Grant, JoinedData, TrainParameters
 
 LEASE_SECONDS = 60
 ROUNDS_PER_DEBIT = 5
+
+
+def template_digest(template: Mapping[str, Any]) -> str:
+    """What the decision's entry holds of a template, so that a claim hands out what was decided or nothing."""
+    return hashlib.sha256(canonical_bytes(dict(template))).hexdigest()
 
 
 def grant_template(fitted: Fitted, snapshot: Snapshot) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from governance.ledger.entries import Log
 from governance.ledger.run_store import GrantRow, ResultRow
 from governance.model import Principal, Role, Run, RunState, new_id, utc_now
 from governance.results import ResultStore, check_weights
-from governance.run_template import LEASE_SECONDS
+from governance.run_template import LEASE_SECONDS, template_digest
 from governance.statement import privacy_statement
 from governance.visibility import sees_run
 from runner.port import DebitAnswer, Grant, GrantReport, Heartbeat, RunResult
@@ -87,6 +87,9 @@ class Settlement:
                 return None
             run_id, template = queued
             held = budgets.reservations_of(connection, run_id)
+            if not _is_as_decided(connection, held, template):
+                steps.quarantine(connection, held, now)
+                return None
             log = Log(connection)
             row = GrantRow(
                 id=new_id("grt"),
@@ -343,6 +346,23 @@ class Settlement:
             appended = steps.append(log, "publication", now, facts, held)
         for one, entry in zip(held, appended, strict=True):
             budgets.close(connection, one, entry)
+
+
+def _is_as_decided(connection: Connection, held: steps.Held, template: dict[str, Any]) -> bool:
+    """Whether the stored template is the one of the decision: its digest, and what was charged (rule 6).
+
+    Entries of the first release hold no digest.
+    """
+    parameters = template.get("parameters", {})
+    ran = {name: parameters.get(name) for name in ("sampling_probability", "noise_multiplier", "rounds")}
+    for one in held:
+        facts = json.loads(entries.body_at(connection, one.entry_index))["facts"]
+        event = facts["charge"]["event"]
+        if any(event.get(name) != value for name, value in ran.items()):
+            return False
+        if facts.get("template_sha256", template_digest(template)) != template_digest(template):
+            return False
+    return True
 
 
 def _require_room(connection: Connection, held: Reservation, rounds: int) -> None:

@@ -126,16 +126,31 @@ def _populations(sources: tuple[Source, ...]) -> tuple[Population, ...]:
 
 def _require_disjoint(connection: Connection, sources: tuple[Source, ...], populations: tuple[Population, ...]) -> None:
     """Privacy rule 1: a request over several populations is allowed only where they are checked to be disjoint."""
+    found = _unchecked(connection, sources, populations)
+    if found is not None:
+        one, other, source = found
+        raise _invalid(
+            "joined",
+            f"has populations {one.name!r} and {other.name!r}, which are not checked to be disjoint at version "
+            f"{source.dataset.version} of {source.dataset.name!r}",
+            "their owner runs: pysytff-server population disjoint",
+        )
+
+
+def still_disjoint(connection: Connection, snapshot: Snapshot) -> bool:
+    """Under the log's lock: whether the populations count as compared at the very versions that the snapshot has."""
+    return _unchecked(connection, snapshot.sources, snapshot.populations) is None
+
+
+def _unchecked(
+    connection: Connection, sources: tuple[Source, ...], populations: tuple[Population, ...]
+) -> tuple[Population, Population, Source] | None:
     for one, other in itertools.combinations(populations, 2):
         checked = quotas.disjoint_versions(connection, (one.id, other.id)) or {}
         for source in sources:
             if source.population in (one, other) and checked.get(source.dataset.id) != source.dataset.version:
-                raise _invalid(
-                    "joined",
-                    f"has populations {one.name!r} and {other.name!r}, which are not checked to be disjoint at version "
-                    f"{source.dataset.version} of {source.dataset.name!r}",
-                    "their owner runs: pysytff-server population disjoint",
-                )
+                return one, other, source
+    return None
 
 
 def _require_one_grid(populations: tuple[Population, ...]) -> None:

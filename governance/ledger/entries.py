@@ -29,6 +29,7 @@ from governance.model import LedgerEntry, RunEvent, timestamp
 _HEAD = sa.select(log_head.c.size, log_head.c.events, log_head.c.fencing, log_head.c.frontier, log_head.c.closed)
 _LOCK_HEAD = _HEAD.with_for_update()
 _SIZE = sa.select(log_head.c.size)
+_BODY = sa.select(ledger_entries.c.body).where(ledger_entries.c.index == sa.bindparam("at"))
 _INSERT_ENTRY = ledger_entries.insert()
 _INSERT_EVENT = run_events.insert()
 _STORE_HEAD = log_head.update().values(
@@ -206,6 +207,10 @@ def select(
         query = query.where(ledger_entries.c.kind == kind)
     rows = connection.execute(query.order_by(ledger_entries.c.index).limit(limit)).mappings()
     return [_entry(row) for row in rows]
+
+
+def body_at(connection: sa.Connection, index: int) -> bytes:
+    return bytes(connection.execute(_BODY, {"at": index}).scalar_one())
 
 
 def select_all(connection: sa.Connection, *, kind: str) -> list[LedgerEntry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import sqlalchemy as sa
 
 from governance.errors import (
     ConflictError,
@@ -15,6 +16,7 @@ from governance.errors import (
     StorageError,
 )
 from governance.ledger.entry_search import Wanted
+from governance.ledger.tables import runs
 from governance.model import Principal, Role, RunState
 from tests.integration.governance.conftest import Governed
 
@@ -250,3 +252,23 @@ def test_a_file_that_is_not_what_was_published_is_not_served(governed: Governed)
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(StorageError):
         governed.queries.weights(governed.researcher, grant.run_id)
+
+
+@pytest.mark.parametrize(
+    ("inside", "other"),
+    [
+        ('"noise_multiplier": 2.0', '"noise_multiplier": 0.1'),
+        ('"rounds": 20', '"rounds": 5000'),
+        ('"holdout_handle": null', '"holdout_handle": "ver_aaaaaaaaaaaaaaaaaaaaaaaa"'),
+        ('"clipping_norm": 1.0', '"clipping_norm": 100.0'),
+    ],
+)
+def test_a_grant_that_is_not_what_was_decided_is_never_handed_out(governed: Governed, inside: str, other: str) -> None:
+    decision = governed.admit()
+    with governed.database.write() as connection:
+        text = connection.execute(sa.select(runs.c.grant_template)).scalar_one()
+        assert inside in text
+        connection.execute(runs.update().values(grant_template=text.replace(inside, other)))
+    assert governed.settlement.claim(governed.runner) is None
+    assert RunState.QUARANTINED is state_of(governed, str(decision.run_id))
+    assert "granted" not in governed.kinds()
