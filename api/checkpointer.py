@@ -8,6 +8,7 @@ Invariants
 - What was tampered with closes the ledger, with a reason and an error in the log; a failure of this machine (a full
   disk, a database that is away) closes nothing and is tried again.
 - A witness that is down delays no decision.
+- While the ledger is closed nobody has the lock, so that a reconciliation can take it; what that left is read anew.
 
 This module does not: decide what tampering is (``governance/log_keeper.py``), or reconcile.
 """
@@ -15,7 +16,6 @@ This module does not: decide what tampering is (``governance/log_keeper.py``), o
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 import time
@@ -28,7 +28,9 @@ from api.settings import Settings
 from api.witness_client import WitnessAddress, WitnessClient, WitnessConflictError, WitnessError, configured
 from governance import log_keeper
 from governance.errors import GovernanceError
+from governance.ledger import entries
 from governance.ledger.database import Database
+from governance.log_files import try_lock
 from governance.log_keeper import LogKeeper, TamperedError
 from governance.log_keys import KeyFile
 
@@ -75,6 +77,15 @@ class Checkpointer:
             self._close_ledger(error.reason, error.detail)
         except WitnessConflictError as error:
             self._close_ledger(error.reason, error.detail)
+
+    def is_closed(self) -> bool:
+        """Whether the ledger is. Raises ``StorageError``."""
+        with self._database.read() as connection:
+            return entries.head(connection).closed is not None
+
+    def let_go(self) -> None:
+        """Somebody else may write to the folder from here on: the next ``tick`` opens it anew."""
+        self._open = False
 
     def close(self) -> None:
         for witness in self._witnesses:
@@ -138,24 +149,29 @@ class _Thread(threading.Thread):
         self._asked_to_end = threading.Event()
 
     def take_over(self) -> bool:
-        """(1), and the first check. False if another process of the node keeps the log."""
+        """(1), and the first check. False if another process keeps the log."""
         if self._lock is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
+            self._lock = try_lock(self._folder / log_keeper.LOCK)
+            if self._lock is None:
                 return False
-            self._lock = descriptor
             self._worker.start()
-        return True
+            self._let_go_if_closed()
+        return self._lock is not None
+
+    def _let_go_if_closed(self) -> None:
+        if self._lock is not None and self._worker.keeper.closed:
+            self._worker.let_go()
+            os.close(self._lock)
+            self._lock = None
 
     def run(self) -> None:
         while not self._asked_to_end.wait(POLL_S):
             try:
+                if self._lock is None and self._worker.is_closed():
+                    continue
                 if self.take_over():
                     self._worker.tick()
+                    self._let_go_if_closed()
             except GovernanceError as error:
                 logging.logger().warning("log_not_kept", code=error.code)
             except Exception as error:

@@ -6,7 +6,9 @@ Invariants
   anything is signed over it.
 - The mirror's own frontier is kept beside it, so that opening it does not hash a million lines. It is believed only if
   it leads to the root that was signed; otherwise the lines are hashed again.
-- A last line that a crash cut off is taken away. Any other damage is ``MirrorDamagedError``.
+- Opening changes nothing: a last line that is not ended (a crash cut it off, or somebody writes it now) is left where
+  it is and not counted; the next append takes its place. Any other damage is ``MirrorDamagedError``.
+- A lock is a file beside what it guards, and is free when its holder ends, however it ends.
 
 This module does not: read the database, or sign.
 """
@@ -14,9 +16,12 @@ This module does not: read the database, or sign.
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +32,7 @@ from governance.ledger.notes import Checkpoint
 MIRROR = "mirror.jsonl"
 STATE = "mirror.state"
 DAMAGED = "mirror.damaged"
+_LOOK_AGAIN_S = 0.05
 
 
 class MirrorDamagedError(ValueError):
@@ -57,6 +63,35 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def try_lock(path: Path) -> int | None:
+    """The lock's descriptor, to be closed; None if somebody has it. Raises ``OSError``."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def lock(path: Path, patience_s: float) -> Iterator[None]:
+    """Holds the lock during the block. Raises ``TimeoutError`` if somebody else keeps it, ``OSError``."""
+    ended = time.monotonic() + patience_s
+    while (descriptor := try_lock(path)) is None:
+        if time.monotonic() >= ended:
+            raise TimeoutError(f"{path} is held by another process")
+        time.sleep(_LOOK_AGAIN_S)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class Mirror:
     """``frontier``: of the tree over the lines, computed from them."""
 
@@ -70,21 +105,28 @@ class Mirror:
         return self.frontier.size
 
     @staticmethod
-    def open(folder: Path, signed: Checkpoint | None) -> Mirror:
+    def open(folder: Path, signed: Checkpoint | None, *, verify: bool = False) -> Mirror:
         """The mirror of a folder, new if there is none; ``signed`` is the last checkpoint.
 
-        It may hold fewer lines than were signed, if somebody cut it: whoever fills it compares the root.
+        ``verify``: every line is hashed, whatever was saved beside them. It may hold fewer lines than were signed, if
+        somebody cut it: whoever fills it compares the root.
         Raises ``MirrorDamagedError``, ``OSError``.
         """
         path = folder / MIRROR
         if not path.exists():
             return Mirror(folder, Frontier.empty(), 0)
-        _drop_cut_line(path)
-        for frontier, length in (_saved(folder, signed), (Frontier.empty(), 0)):
+        starts = [(Frontier.empty(), 0)] if verify else [_saved(folder, signed), (Frontier.empty(), 0)]
+        for frontier, length in starts:
             mirror = Mirror(folder, frontier, length)
             if mirror._read_on(signed):
                 return mirror
         raise MirrorDamagedError(f"{path} does not lead to the root that was signed over its lines")
+
+    @staticmethod
+    def lines(folder: Path) -> int:
+        """How many lines the file has, fit or not."""
+        with (folder / MIRROR).open("rb") as file:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
 
     @staticmethod
     def anew(folder: Path) -> Mirror:
@@ -104,7 +146,7 @@ class Mirror:
         data = b"".join(body + b"\n" for body in bodies)
         descriptor = os.open(self._folder / MIRROR, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            os.ftruncate(descriptor, self._length)  # what a failed append left behind
+            os.ftruncate(descriptor, self._length)  # what a failed append or a crash left behind
             os.lseek(descriptor, self._length, os.SEEK_SET)
             with os.fdopen(os.dup(descriptor), "wb") as file:
                 file.write(data)
@@ -142,29 +184,14 @@ class Mirror:
             if signed is not None and frontier.size == signed.size and frontier.root() != signed.root:
                 return False
             for line in file:
+                if not line.endswith(b"\n"):
+                    break
                 frontier, _ = frontier.append(merkle.leaf_hash(line.removesuffix(b"\n")))
                 length += len(line)
                 if signed is not None and frontier.size == signed.size and frontier.root() != signed.root:
                     return False
         self.frontier, self._length = frontier, length
         return True
-
-
-def _drop_cut_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        keep = end
-        while keep:
-            begin = max(0, keep - 65536)
-            file.seek(begin)
-            found = file.read(keep - begin).rfind(b"\n")
-            if found >= 0:
-                keep = begin + found + 1
-                break
-            keep = begin
-        if keep != end:
-            file.truncate(keep)
-            os.fsync(file.fileno())
 
 
 def _saved(folder: Path, signed: Checkpoint | None) -> tuple[Frontier, int]:

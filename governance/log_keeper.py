@@ -14,8 +14,9 @@ This module does not: talk to witnesses or own a thread (``api/checkpointer.py``
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -26,13 +27,14 @@ from governance.ledger.database import Connection, Database
 from governance.ledger.merkle import Frontier
 from governance.ledger.notes import Checkpoint, Note, NoteError, Signature, VerifierKey
 from governance.ledger.tree_store import MissingNodeError, Row, StoredNodes
-from governance.log_files import Mirror, MirrorDamagedError, write_whole
+from governance.log_files import Mirror, MirrorDamagedError, lock, write_whole
 from governance.log_keys import Enrolled, KeyFile
 from governance.model import utc_now
 
 CHECKPOINT = "checkpoint"
 ORIGIN = "origin"  # says that this folder belongs to the log: without it the mirror was lost
 ROTATIONS = "rotations"
+LOCK = "lock"  # whoever has it may write to the folder
 _BATCH = 1000
 
 
@@ -72,6 +74,26 @@ def adopt(folder: Path, origin: str) -> None:
         raise StorageError(f"the log's folder {folder} cannot be written") from error
 
 
+@contextlib.contextmanager
+def hold(folder: Path, *, patience_s: float = 5.0) -> Iterator[None]:
+    """Keeps every other keeper from this folder during the block: the lock that a running node holds as well.
+
+    A node lets it go within a second after its ledger closed, and takes it again when the ledger is open.
+    Raises ``StorageError`` if another process keeps this log for longer than ``patience_s``.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder / LOCK, patience_s))
+        except TimeoutError as error:
+            raise StorageError(
+                f"another process keeps this log ({folder}): a node whose ledger is open, or another command; "
+                "end it, and try again"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"the log's folder {folder} cannot be locked") from error
+        yield
+
+
 def read_checkpoint(folder: Path) -> Note | None:
     """The last checkpoint; None before the first. Raises ``NoteError``, ``OSError``."""
     try:
@@ -92,19 +114,27 @@ class LogKeeper:
         self.note: Note | None = None
         self.signed: Checkpoint | None = None
         self.mirror_rebuilt = False
-        self.closed = False  # as of the last look
+        self.closed = False  # as of the last look, or closed by this keeper since
 
-    def open(self) -> None:
-        """Reads what was signed and mirrored. Raises ``TamperedError``, ``StorageError``, ``OSError``."""
+    def open(self, *, verify: bool = False) -> None:
+        """Reads what was signed and mirrored. The caller holds the log's lock: a damaged mirror is made again.
+
+        ``verify``: hashes the whole mirror again, and is content only if it holds all that was signed, made whole from
+        the database where that still has it. Raises ``TamperedError``, ``StorageError``, ``OSError``.
+        """
+        self._scrubbed = Frontier.empty()
         with self._database.read() as connection:
             known = log_keys.enrolled(connection)
             if known and not (self._folder / ORIGIN).exists():
                 raise TamperedError("mirror_missing", f"{self._folder} does not hold this log's mirror and checkpoint")
             self._read_signed(known)
             try:
-                self.mirror = Mirror.open(self._folder, self.signed)
+                self.mirror = Mirror.open(self._folder, self.signed, verify=verify)
             except MirrorDamagedError:
                 self._rebuild_mirror(connection)
+            if verify and self.signed is not None and self.mirror.size < self.signed.size:
+                self._check_past(connection, entries.head(connection).size)
+                self._take_in(connection, self.signed.size)
 
     def adopt(self, origin: str) -> None:
         """Makes an empty folder the log's, where the old one was lost for good (reconciliation only)."""
@@ -146,7 +176,9 @@ class LogKeeper:
     def close_ledger(self, reason: str) -> bool:
         """Nothing is admitted or debited until the ledger is reconciled. False if it was closed already."""
         with self._database.write() as connection:
-            return entries.close(connection, reason)
+            closed_now = entries.close(connection, reason)
+        self.closed = True
+        return closed_now
 
     def add_cosignatures(self, more: Sequence[Signature]) -> None:
         """Keeps a witness's signatures with the checkpoint. Raises ``OSError``."""
@@ -232,12 +264,22 @@ class LogKeeper:
             self.mirror.append(bodies)
 
     def _rebuild_mirror(self, connection: Connection) -> None:
-        """The mirror is damaged; if the stored entries are those that were signed, it is made again from them."""
-        head = entries.head(connection)
+        """The mirror is damaged; if the stored entries are those that were signed, it is made again from them.
+
+        If they are not, both stay as they are.
+        """
+        assert self.signed is not None  # otherwise nothing could contradict the mirror
+        size, recorded = entries.head(connection).size, max(self.signed.size, Mirror.lines(self._folder))
+        if size < recorded:
+            raise TamperedError("rolled_back", f"the database has {size} entries; the mirror, {recorded}, is damaged")
+        frontier = Frontier.empty()
+        for row in tree_store.rows(connection, 0, self.signed.size):
+            frontier = checked(frontier, row)
+        if frontier.size != self.signed.size or frontier.root() != self.signed.root:
+            raise TamperedError("rewritten", f"the first {self.signed.size} entries are not those that were signed")
         self.mirror = Mirror.anew(self._folder)
         self.mirror_rebuilt = True
-        self._check_past(connection, head.size)
-        self._take_in(connection, head.size)
+        self._take_in(connection, size)
 
     def _sign(self, known: Sequence[Enrolled]) -> bool:
         """(5)"""

@@ -22,6 +22,7 @@ from api.errors import NodeError
 from api.settings import load
 from api.witness_client import WitnessAddress, configured
 from governance import log_keeper, log_keys
+from governance.errors import StorageError
 from governance.ledger import entries, notes
 from governance.ledger.database import Database
 from governance.ledger.notes import VerifierKey
@@ -242,6 +243,31 @@ def test_the_thread_signs_what_is_appended_and_ends_with_its_block(tmp_path: Pat
         with checkpointer.running(settings, database):  # a second API process of the node does without
             pass
     assert 2 == _signed(settings.ledger_dir)
+    database.dispose()
+
+
+def test_a_node_lets_go_of_a_closed_ledgers_log_and_takes_it_up_when_it_is_open_again(tmp_path: Path) -> None:
+    settings = load(data_dir=tmp_path)
+    migrations.upgrade(settings.database_url)
+    database = Database.open(settings.database_url)
+
+    def until_signed(size: int) -> int:
+        ended = time.monotonic() + PATIENCE_S
+        while _signed(settings.ledger_dir) < size and time.monotonic() < ended:
+            time.sleep(0.05)
+        return _signed(settings.ledger_dir)
+
+    with checkpointer.running(settings, database):
+        with pytest.raises(StorageError), log_keeper.hold(settings.ledger_dir, patience_s=0.1):
+            raise AssertionError("two keep it")
+        with database.write() as connection:
+            entries.close(connection, "rolled_back")
+        with log_keeper.hold(settings.ledger_dir, patience_s=PATIENCE_S), database.write() as connection:
+            log = entries.Log(connection, even_if_closed=True)
+            log.reopen()
+            log.append("policy_activated", AT, {})
+            log.store()
+        assert 2 == until_signed(2)
     database.dispose()
 
 

@@ -457,3 +457,65 @@ def test_opening_a_mirror_does_not_hash_what_was_signed(signed: Kept, monkeypatc
     monkeypatch.setattr(merkle, "leaf_hash", counted)
     assert 21 == Mirror.open(signed.folder, signed.keeper.signed).size
     assert [] == hashed
+
+
+# --- opening for a reconciliation ------------------------------------------------------------------------------------
+
+
+def verified(kept: Kept) -> LogKeeper:
+    keeper = LogKeeper(kept.database, kept.folder, kept.keys)
+    keeper.open(verify=True)
+    return keeper
+
+
+def test_a_mirror_is_opened_without_touching_a_line_that_somebody_writes_now(signed: Kept) -> None:
+    path = signed.folder / "mirror.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"at":"2026-')
+    assert 21 == verified(signed).mirror.size
+    assert whole + b'{"at":"2026-' == path.read_bytes()
+
+
+def change_the_mirror(signed: Kept) -> None:
+    """One line, to as many bytes as before: what is saved beside the mirror still fits."""
+    path = signed.folder / "mirror.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"operator", b"nobody!!", 1))
+
+
+def test_a_changed_mirror_is_not_believed_for_what_was_saved_beside_it(signed: Kept) -> None:
+    change_the_mirror(signed)
+    assert not signed.restart().mirror_rebuilt
+    assert verified(signed).mirror_rebuilt
+    assert signed.bodies() == (signed.folder / "mirror.jsonl").read_bytes().splitlines()
+
+
+def test_a_changed_mirror_stays_as_it_is_beside_a_database_that_was_rolled_back(signed: Kept) -> None:
+    change_the_mirror(signed)
+    changed = (signed.folder / "mirror.jsonl").read_bytes()
+    signed.rewrite({}, size=15)
+    with pytest.raises(TamperedError, match="rolled_back"):
+        verified(signed)
+    assert changed == (signed.folder / "mirror.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("size", [15, 21])
+def test_a_mirror_that_lacks_what_was_signed_is_filled_from_the_database_or_refused(signed: Kept, size: int) -> None:
+    path = signed.folder / "mirror.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:18]))
+    signed.rewrite({}, size=size)
+    if size == 21:
+        assert 21 == verified(signed).mirror.size
+    else:
+        with pytest.raises(TamperedError, match="rolled_back"):
+            verified(signed)
+
+
+def test_one_process_at_a_time_holds_the_log(signed: Kept) -> None:
+    with (
+        log_keeper.hold(signed.folder),
+        pytest.raises(StorageError, match="another process keeps this log"),
+        log_keeper.hold(signed.folder, patience_s=0.1),
+    ):
+        raise AssertionError("two hold it")
+    with log_keeper.hold(signed.folder, patience_s=0.1):
+        pass
