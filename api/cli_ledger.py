@@ -78,7 +78,13 @@ def reconcile(
     ] = None,
     unreachable: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUNNER", help="its journal is lost for good: all rounds of its open runs are spent"),
+        typer.Option(
+            metavar="RUNNER",
+            help="its journal is lost for good: every run that it may have had, queued ones too, is spent in full",
+        ),
+    ] = None,
+    without_witness: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="a witness that cannot be asked any more")
     ] = None,
     mirror_lost: Annotated[
         bool,
@@ -93,7 +99,13 @@ def reconcile(
     from api import node_ledger
 
     files = _files(report or [])
-    done = node_ledger.reconcile_with(load_settings(data_dir), files, unreachable or [], mirror_lost=mirror_lost)
+    done = node_ledger.reconcile_with(
+        load_settings(data_dir),
+        files,
+        unreachable or [],
+        without_witnesses=without_witness or [],
+        mirror_lost=mirror_lost,
+    )
     out.print(f"the database had {done.stored} entries; {done.recovered} came back from the mirror")
     for run_id, rounds in done.debited:
         out.print(f"  {run_id}: {rounds} rounds debited that a runner had run")

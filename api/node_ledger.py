@@ -5,7 +5,6 @@ This module does not: know HTTP, or print.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,16 +12,14 @@ from pathlib import Path
 
 from api import node
 from api.errors import NodeError
+from api.node_reconcile import reconciled
 from api.settings import Settings
 from governance import log_keeper, log_keys
 from governance.ledger import derived, entries, recovery, run_store
 from governance.ledger.database import Database
 from governance.ledger.derived import Difference
 from governance.ledger.notes import Checkpoint, NoteError
-from governance.log_keeper import LogKeeper
-from governance.log_keys import KeyFile
-from governance.reconciliation import Reconciled, reconcile
-from governance.reported import read_reports
+from governance.reconciliation import Reconciled
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +55,21 @@ def check(settings: Settings) -> list[Difference]:
 
 
 def reconcile_with(
-    settings: Settings, files: Mapping[str, Path], unreachable: Sequence[str], *, mirror_lost: bool = False
+    settings: Settings,
+    files: Mapping[str, Path],
+    unreachable: Sequence[str],
+    *,
+    without_witnesses: Sequence[str] = (),
+    mirror_lost: bool = False,
 ) -> Reconciled:
     """``files``: runner id -> what ``python -m runner report`` wrote. Raises ``UnreconciledError``, ``NodeError``."""
-    reports = {}
-    for runner_id, path in files.items():
-        try:
-            reports[runner_id] = read_reports(json.loads(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise NodeError(f"{path} cannot be read as a runner's report: {error}") from error
     with _opened(settings) as database:
-        keeper = LogKeeper(database, settings.ledger_dir, KeyFile(settings.log_key_file))
-        return reconcile(
+        return reconciled(
+            settings,
             database,
-            keeper,
-            by="operator",
-            reports=reports,
-            unreachable=set(unreachable),
+            files,
+            unreachable,
+            without_witnesses=without_witnesses,
             mirror_lost=mirror_lost,
         )
 

@@ -22,9 +22,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from governance import log_keeper, log_keys
+from governance import log_keeper, log_keys, reconciled_mark
 from governance import settlement_steps as steps
 from governance.errors import UnreconciledError
 from governance.ledger import budgets, catalogue, entries, recovery, run_store, tree_store
@@ -64,6 +65,7 @@ class Reconciled:
 def reconcile(
     database: Database,
     keeper: LogKeeper,
+    folder: Path,
     *,
     by: str,
     reports: Mapping[str, Sequence[GrantReport]] | None = None,
@@ -71,31 +73,32 @@ def reconcile(
     mirror_lost: bool = False,
     clock: Callable[[], datetime] = utc_now,
 ) -> Reconciled:
-    """``reports``: by runner id, from files, beside those that runners sent. ``unreachable``: runners whose journal is
-    lost for good. ``mirror_lost``: the log's folder is lost for good too, so the database's entries are all there is;
-    only a witness could still tell that some are missing.
+    """``folder``: the keeper's. ``reports``: by runner id, from files, instead of what they sent. ``unreachable``:
+    runners whose journal is lost for good. ``mirror_lost``: the log's folder is lost for good too, so the database's
+    entries are all there is; only a witness could still tell that some are missing.
 
     Raises ``UnreconciledError`` with nothing changed.
     """
     _open(database, keeper, mirror_lost)
+    _close_first(database, keeper)
     with database.write() as connection:
         now = clock()
         work = _Work(connection, keeper, now)
-        work.require_need()
         work.compare()  # (1)
         work.replay()  # (2)
         work.recover()  # (3)
         reported = Reported(connection, work.granted_to, work.handles, now)
-        reported.take(reports or {}, unreachable)  # (4)
+        reported.take(reports or {}, unreachable, since=reconciled_mark.read(folder))  # (4)
         reported.debit(unreachable)
         work.end_runs()  # (5)
         work.finish(by, reported)  # (6)
+        reconciled_mark.write(folder, now)  # before the commit: if that fails, runners only have to report again
         return work.done(reported)
 
 
 def _open(database: Database, keeper: LogKeeper, mirror_lost: bool) -> None:
     try:
-        keeper.open()
+        keeper.open(verify=True)
     except TamperedError as error:
         if error.reason != "mirror_missing":
             raise UnreconciledError(f"what is kept outside the database cannot be trusted: {error}") from error
@@ -106,13 +109,27 @@ def _open(database: Database, keeper: LogKeeper, mirror_lost: bool) -> None:
             ) from error
         with database.read() as connection:
             keeper.adopt(log_keys.enrolled(connection)[-1].origin)
-        keeper.open()
+        keeper.open(verify=True)
+
+
+def _close_first(database: Database, keeper: LogKeeper) -> None:
+    """A ledger that is still open, and behind, is closed now: what runners reported before that does not count."""
+    with database.write() as connection:
+        head = entries.head(connection)
+        if head.closed is not None:
+            return
+        if head.size >= keeper.mirror.size:
+            raise UnreconciledError("the ledger is open and nothing of it is missing: there is nothing to reconcile")
+        entries.close(connection, "rolled_back")
 
 
 class _Work:
     """One reconciliation, inside its transaction."""
 
     def __init__(self, connection: Connection, keeper: LogKeeper, now: datetime) -> None:
+        budgets.lock_everything(
+            connection
+        )  # in everybody's order, before the head: no rival waits for us, nor we for one
         self._connection = connection
         self._mirror = keeper.mirror
         self._signed = keeper.signed
@@ -143,10 +160,6 @@ class _Work:
             tuple(dataset.id for dataset in found if not dataset.assets),
             tuple(sorted({entry["subjects"]["run_id"] for entry in self._lost if entry["kind"] == "publication"})),
         )
-
-    def require_need(self) -> None:
-        if self._log.head.closed is None and self._stored >= self._mirror.size:
-            raise UnreconciledError("the ledger is open and nothing of it is missing: there is nothing to reconcile")
 
     def compare(self) -> None:
         """(1) Row by row. What the mirror had not seen when the ledger closed, it takes in.
@@ -242,22 +255,16 @@ class _Work:
     # --- (5) and (6) -------------------------------------------------------------------------------------------------
 
     def end_runs(self) -> None:
-        for grant in run_store.active_grants(self._connection):
-            held = budgets.reservations_of(self._connection, grant.run_id)
-            if held[0].state == "open":
-                steps.quarantine(self._connection, held, self._now)
-                self._quarantined.append(grant.run_id)
-        for run_id in recovery.runs_without_request(self._connection):
+        """Whatever a runner may have had in its hands is held; what nobody can be given is released."""
+        begun = {grant.run_id for grant in run_store.active_grants(self._connection)}
+        lost = set(recovery.runs_without_request(self._connection))
+        for run_id in recovery.open_runs(self._connection):
             held = budgets.reservations_of(self._connection, run_id)
-            if held[0].state != "open":
-                continue
-            if held[0].rounds_debited:
+            if run_id in begun or held[0].rounds_debited:
                 steps.quarantine(self._connection, held, self._now)
                 self._quarantined.append(run_id)
-            else:
-                steps.release(
-                    self._connection, held, RunState.CANCELLED, recovery.RESTORED, "reconciliation", self._now
-                )
+            elif run_id in lost:
+                steps.release(self._connection, held, RunState.CANCELLED, "restored", "reconciliation", self._now)
                 self._released.append(run_id)
 
     def finish(self, by: str, reported: Reported) -> None:
@@ -270,3 +277,4 @@ class _Work:
             "by": by,
         }
         entries.append(self._connection, "reconciled", self._now, facts)
+        run_store.forget_reports(self._connection)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from accountant.errors import InvalidVectorError
 from accountant.filter import add, subtract
 from governance.ledger import vectors
-from governance.ledger.tables import balances, debits, reservations
+from governance.ledger.tables import balances, debits, reservations, runs
 
 Vector = tuple[int, ...]
 Scope = tuple[str, str]  # (scope, scope id)
@@ -106,6 +106,13 @@ _DEBIT = debits.insert()
 def lock_balances(connection: sa.Connection, population_id: str) -> None:
     """Serialises everything that touches this population's budget until the transaction ends."""
     connection.execute(_LOCK, {"population": population_id}).one()
+
+
+def lock_everything(connection: sa.Connection) -> None:
+    """Every population's balance, then every run, in the order in which everybody locks them (reconciliation only)."""
+    populations = sa.select(balances.c.population_id).where(balances.c.scope == "population")
+    connection.execute(populations.order_by(balances.c.population_id).with_for_update()).all()
+    connection.execute(sa.select(runs.c.id).order_by(runs.c.id).with_for_update()).all()
 
 
 def open_balance(connection: sa.Connection, population_id: str, scope: Scope, orders: int) -> None:

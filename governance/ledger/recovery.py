@@ -170,9 +170,16 @@ def runners_in_service(connection: sa.Connection) -> set[str]:
     return set(connection.execute(held.union(issued)).scalars())
 
 
-def active_grants_of(connection: sa.Connection, runner_ids: Collection[str]) -> list[str]:
-    """Runs of which one of these runners holds a grant that has not ended."""
-    return [grant.run_id for grant in run_store.active_grants(connection) if grant.runner_id in runner_ids]
+def may_have_run(connection: sa.Connection, runner_ids: Collection[str]) -> list[str]:
+    """Runs that one of these runners may have had in its hands: those that it was granted, and, as the entry that
+    granted one may be lost, those that are queued."""
+    held = {grant.run_id: grant.runner_id for grant in run_store.active_grants(connection)}
+    return [run_id for run_id in open_runs(connection) if run_id not in held or held[run_id] in runner_ids]
+
+
+def open_runs(connection: sa.Connection) -> list[str]:
+    found = sa.select(reservations.c.run_id).where(reservations.c.state == "open").distinct()
+    return list(connection.execute(found.order_by(reservations.c.run_id)).scalars())
 
 
 def runs_without_request(connection: sa.Connection) -> list[str]:

@@ -249,6 +249,10 @@ def store_report(connection: sa.Connection, runner_id: str, document: str, at: d
         connection.execute(runner_reports.insert(), values | {"runner_id": runner_id})
 
 
+def forget_reports(connection: sa.Connection) -> None:
+    connection.execute(runner_reports.delete())
+
+
 def reports(connection: sa.Connection) -> dict[str, tuple[str, datetime]]:
     """runner id -> (document, when)."""
     return {

@@ -58,7 +58,7 @@ class Node:
 
     def reconcile(self, **changes: Any) -> Reconciled:
         keeper = LogKeeper(self.database, self.folder, self.keys)
-        return reconcile(self.database, keeper, by="operator", clock=self.governed.clock, **changes)
+        return reconcile(self.database, keeper, self.folder, by="operator", clock=self.governed.clock, **changes)
 
     def report(self, *reports: GrantReport) -> None:
         self.governed.settlement.report(self.governed.runner, reports)
