@@ -61,6 +61,7 @@ class Node:
         return reconcile(self.database, keeper, self.folder, by="operator", clock=self.governed.clock, **changes)
 
     def report(self, *reports: GrantReport) -> None:
+        self.governed.clock.advance(1)
         self.governed.settlement.report(self.governed.runner, reports)
 
     def balances(self) -> dict[tuple[str, str, str], tuple[tuple[int, ...], tuple[int, ...]]]:
