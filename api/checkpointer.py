@@ -62,21 +62,18 @@ class Checkpointer:
 
     def start(self) -> None:
         """(2) to (5). Raises ``GovernanceError``, ``OSError`` where the machine does not let it; tampering does not."""
-        log_keeper.begin(self._database, self._folder, self._keys, BY_NODE, self._origin)
+        with self._closing_if_tampered():
+            log_keeper.begin(self._database, self._folder, self._keys, BY_NODE, self._origin)
         self.tick(scrub_rows=SCRUBBED_AT_START)
 
     def tick(self, scrub_rows: int = SCRUB_ROWS) -> None:
         """(3) where that failed before, (4), (5). Raises ``GovernanceError``, ``OSError``."""
-        try:
+        with self._closing_if_tampered():
             if not self._open:
                 self._open_keeper()
             self.keeper.look()
             self.keeper.scrub(scrub_rows)
             self._ask_witnesses()
-        except TamperedError as error:
-            self._close_ledger(error.reason, error.detail)
-        except WitnessConflictError as error:
-            self._close_ledger(error.reason, error.detail)
 
     def is_closed(self) -> bool:
         """Whether the ledger is. Raises ``StorageError``."""
@@ -112,9 +109,13 @@ class Checkpointer:
                 logging.logger().warning("log_not_cosigned", witness=witness.key.name, why=str(error))
         self.keeper.add_cosignatures(found)
 
-    def _close_ledger(self, reason: str, detail: str) -> None:
-        if self.keeper.close_ledger(reason):
-            logging.logger().error("ledger_closed", reason=reason, detail=detail)
+    @contextlib.contextmanager
+    def _closing_if_tampered(self) -> Iterator[None]:
+        try:
+            yield
+        except (TamperedError, WitnessConflictError) as error:
+            if self.keeper.close_ledger(error.reason):
+                logging.logger().error("ledger_closed", reason=error.reason, detail=error.detail)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ mirror, on disk; (4) the computed root is the stored one; (5) the checkpoint is 
 
 Invariants
 - No root is signed that was not computed here from bodies that are in the mirror.
+- No checkpoint follows one that is as large or larger: what was signed is never taken back.
 - What does not fit is a ``TamperedError`` with a reason, nothing is signed, and the ledger is to be closed for it.
 - Rows that were looked at once are looked at again, some at a time, for ever (``scrub``).
 
@@ -15,7 +16,6 @@ This module does not: talk to witnesses or own a thread (``api/checkpointer.py``
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -26,9 +26,11 @@ from governance.ledger import entries, merkle, notes, tree_store
 from governance.ledger.database import Connection, Database
 from governance.ledger.merkle import Frontier
 from governance.ledger.notes import Checkpoint, Note, NoteError, Signature, VerifierKey
-from governance.ledger.tree_store import MissingNodeError, Row, StoredNodes
+from governance.ledger.tree_store import MissingNodeError, StoredNodes
 from governance.log_files import Mirror, MirrorDamagedError, lock, write_whole
-from governance.log_keys import Enrolled, KeyFile
+from governance.log_keys import Enrolled, KeyFile, UnreadableKeyError
+from governance.log_rows import TamperedError as TamperedError
+from governance.log_rows import checked as checked
 from governance.model import utc_now
 
 CHECKPOINT = "checkpoint"
@@ -36,15 +38,6 @@ ORIGIN = "origin"  # says that this folder belongs to the log: without it the mi
 ROTATIONS = "rotations"
 LOCK = "lock"  # whoever has it may write to the folder
 _BATCH = 1000
-
-
-class TamperedError(Exception):
-    """The database, or what is kept beside it, is not what was signed. ``reason`` is stable; ``detail`` says more."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 def begin(
@@ -55,9 +48,12 @@ def begin(
     origin: str | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> Enrolled:
-    """Gives the log its first key, if it has none, and this folder to the log. Raises as ``log_keys.enrol`` does."""
+    """Gives the log its first key, if it has none, and this folder to the log.
+
+    Raises as ``log_keys.enrol`` does, and ``TamperedError`` for a key that nobody can read.
+    """
     with database.read() as connection:
-        known = log_keys.enrolled(connection)
+        known = _enrolled(connection)
     if not known:
         keys = file.read()
         origin = keys[-1].name if keys else origin or log_keys.new_origin()
@@ -110,6 +106,7 @@ class LogKeeper:
         self._folder = folder
         self._keys = keys
         self._scrubbed = Frontier.empty()
+        self._origin: str | None = None
         self.mirror = Mirror(folder, Frontier.empty(), 0)
         self.note: Note | None = None
         self.signed: Checkpoint | None = None
@@ -124,7 +121,7 @@ class LogKeeper:
         """
         self._scrubbed = Frontier.empty()
         with self._database.read() as connection:
-            known = log_keys.enrolled(connection)
+            known = _enrolled(connection)
             if known and not (self._folder / ORIGIN).exists():
                 raise TamperedError("mirror_missing", f"{self._folder} does not hold this log's mirror and checkpoint")
             self._read_signed(known)
@@ -150,6 +147,7 @@ class LogKeeper:
             self.closed = head.closed is not None
             if self.closed:
                 return False
+            self._check_reach(head.size)
             if head.frontier != self.mirror.frontier:
                 self._check_past(connection, head.size)
                 self._take_in(connection, head.size)
@@ -157,7 +155,7 @@ class LogKeeper:
                 raise TamperedError("tree_damaged", f"the stored tree of {head.size} entries has another root")
             if self.signed is not None and self.signed.size == self.mirror.size:
                 return False
-            known = log_keys.enrolled(connection)
+            known = _enrolled(connection)
         return self._sign(known)
 
     def scrub(self, rows: int) -> None:
@@ -169,7 +167,7 @@ class LogKeeper:
         with self._database.read() as connection:
             stop = min(self._scrubbed.size + rows, self.mirror.size)
             for row in tree_store.rows(connection, self._scrubbed.size, stop):
-                self._scrubbed = checked(self._scrubbed, row)
+                self._scrubbed = checked(self._scrubbed, row, self._origin)
         if self._scrubbed.size < stop:
             raise TamperedError("entries_missing", f"entry {self._scrubbed.size} is gone")
 
@@ -210,20 +208,22 @@ class LogKeeper:
         try:
             self.note = read_checkpoint(self._folder)
             self.signed = None
+            self._origin = known[0].origin if known else None
             if self.note is not None:
-                origin = known[-1].origin if known else None
-                self.signed, verified = notes.verify_checkpoint(self.note, trusted, origin)
+                self.signed, verified = notes.verify_checkpoint(self.note, trusted, self._origin)
                 log_keys.forget_before(self._keys, verified[0].key)  # a crash may have come before that
         except NoteError as error:
             raise TamperedError("checkpoint_damaged", f"{self._folder / CHECKPOINT}: {error}") from error
 
+    def _check_reach(self, size: int) -> None:
+        """(1) A database and a mirror of the same yesterday agree; the checkpoint of today tells."""
+        recorded = max(self.mirror.size, 0 if self.signed is None else self.signed.size)
+        if size < recorded:
+            raise TamperedError("rolled_back", f"the database has {size} entries, {recorded} were recorded outside")
+
     def _check_past(self, connection: Connection, size: int) -> None:
         """(1) Raises ``TamperedError`` unless the stored log continues the mirrored one."""
-        signed = 0 if self.signed is None else self.signed.size
-        if size < max(self.mirror.size, signed):
-            raise TamperedError(
-                "rolled_back", f"the database has {size} entries, {max(self.mirror.size, signed)} were recorded outside"
-            )
+        self._check_reach(size)
         try:
             stored = merkle.frontier_at(self.mirror.size, StoredNodes(connection))
         except MissingNodeError as error:
@@ -255,7 +255,7 @@ class LogKeeper:
                 stop = min(stop, self.signed.size)
             frontier, bodies = self.mirror.frontier, []
             for row in tree_store.rows(connection, self.mirror.size, stop):
-                frontier = checked(frontier, row)
+                frontier = checked(frontier, row, self._origin)
                 bodies.append(row.body)
             if frontier.size < stop:
                 raise TamperedError("entries_missing", f"entry {frontier.size} is gone")
@@ -274,7 +274,7 @@ class LogKeeper:
             raise TamperedError("rolled_back", f"the database has {size} entries; the mirror, {recorded}, is damaged")
         frontier = Frontier.empty()
         for row in tree_store.rows(connection, 0, self.signed.size):
-            frontier = checked(frontier, row)
+            frontier = checked(frontier, row, self._origin)
         if frontier.size != self.signed.size or frontier.root() != self.signed.root:
             raise TamperedError("rewritten", f"the first {self.signed.size} entries are not those that were signed")
         self.mirror = Mirror.anew(self._folder)
@@ -286,6 +286,8 @@ class LogKeeper:
         if not known or self.mirror.size <= known[0].index:
             return False
         previous = None if self.signed is None else self.signed.size
+        if previous is not None and self.mirror.size <= previous:
+            raise TamperedError("rolled_back", f"{previous} entries were signed, and {self.mirror.size} are to be now")
         needed = log_keys.signers(known, previous, self.mirror.size)
         checkpoint = Checkpoint(needed[0].origin, self.mirror.size, self.mirror.frontier.root())
         text, private = checkpoint.text(), self._keys.read()
@@ -306,24 +308,11 @@ class LogKeeper:
         return True
 
 
-def checked(frontier: Frontier, row: Row) -> Frontier:
-    """The frontier after ``row``. Raises ``TamperedError`` unless its parts belong together and continue the tree."""
-    if row.index != frontier.size:
-        raise TamperedError("entries_missing", f"entry {frontier.size} is gone")
-    leaf = merkle.leaf_hash(row.body)
-    if leaf != row.leaf_hash:
-        raise TamperedError("rewritten", f"entry {row.index} does not have the hash that is stored beside it")
-    after, completed = frontier.append(leaf)
-    if b"".join(completed) != row.subtrees:
-        raise TamperedError("tree_damaged", f"the subtrees beside entry {row.index} are not its own")
+def _enrolled(connection: Connection) -> list[Enrolled]:
     try:
-        body = json.loads(row.body)
-        written = (body["index"], body["kind"], body["at"], body["subjects"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TamperedError("rewritten", f"entry {row.index} cannot be read") from error
-    if written != (row.index, row.kind, row.at, dict(row.subjects)):
-        raise TamperedError("columns_changed", f"the columns beside entry {row.index} say something else than it does")
-    return after
+        return log_keys.enrolled(connection)
+    except UnreadableKeyError as error:
+        raise TamperedError("unknown_key", error.detail) from error
 
 
 def cosigned_by(note: Note, key: VerifierKey) -> int | None:

@@ -2,7 +2,9 @@
 
 Invariants
 - Private keys are in one file outside the database (0600), oldest first; entries hold verifier keys only.
-- A key is in the file, on disk, before the entry that enrols it: no enrolled key can be lost to a crash.
+- A key is in the file, on disk, before the entry that enrols it, and leaves it only when a newer one has signed. What
+  fails in between may have been committed, so nothing is taken back: a key too many is harmless, one too few is not.
+- Who changes the file holds the lock beside it from before it reads until it has written: both node and command line.
 - The key in force for a tree of n entries is that of the last ``key_enrolled`` below n. A checkpoint that is the first
   to hold rotations is signed by the key before them too, so whoever trusts that one can follow.
 - The log's name (origin) is that of its first key and never changes.
@@ -12,9 +14,10 @@ This module does not: sign checkpoints (``log_keeper.py``), or delete a key that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +26,14 @@ from governance.errors import ConflictError, StorageError
 from governance.ledger import entries, tree_store
 from governance.ledger.database import Connection, Database
 from governance.ledger.notes import NoteError, SignerKey, VerifierKey
-from governance.log_files import write_whole
+from governance.log_files import lock, write_whole
 from governance.model import utc_now
+
+_PATIENCE_S = 15.0  # a rotation holds the lock while it waits for the database
+
+
+class UnreadableKeyError(StorageError):
+    """An entry enrols a key that cannot be read: no ordinary act wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,16 @@ class KeyFile:
         except NoteError as error:
             raise StorageError(f"{self.path} holds no signing keys: {error}; restore it from a backup") from error
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else changes the file during the block. Raises ``StorageError``."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lock(self.path.with_name(f"{self.path.name}.lock"), _PATIENCE_S))
+            except OSError as error:  # also that somebody else has it
+                raise StorageError(f"the log's signing key {self.path} cannot be locked: {error}") from error
+            yield
+
     def write(self, keys: Sequence[SignerKey]) -> None:
         """In one step. Raises ``StorageError``."""
         try:
@@ -69,14 +88,14 @@ def new_origin() -> str:
 
 
 def enrolled(connection: Connection) -> list[Enrolled]:
-    """Every enrolment, in order. Raises ``StorageError`` where an entry names no key."""
+    """Every enrolment, in order. Raises ``UnreadableKeyError`` where an entry names no key."""
     found = []
     for index, body in tree_store.bodies_of_kind(connection, "key_enrolled"):
         try:
             facts = json.loads(body)["facts"]
             found.append(Enrolled(index, facts["origin"], VerifierKey.parse(facts["verifier_key"])))
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"entry {index} enrols a key and names none that can be read") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UnreadableKeyError(f"entry {index} enrols a key and names none that can be read") from error
     return found
 
 
@@ -97,14 +116,16 @@ def enrol(
     if found:
         require_private(found[-1], keys, file.path)
         return found[-1]
-    if not keys:
-        keys = [SignerKey.generate(origin or new_origin())]
-        file.write(keys)
-    with database.write() as connection, entries.locked(connection) as log:
-        if found := enrolled(connection):  # somebody else was first
-            require_private(found[-1], keys, file.path)
-            return found[-1]
-        return _append(log, keys[-1], keys[-1].name, by, clock())
+    with file.locked():
+        keys = file.read()
+        if not keys:
+            keys = [SignerKey.generate(origin or new_origin())]
+            file.write(keys)
+        with database.write() as connection, entries.locked(connection) as log:
+            if found := enrolled(connection):  # somebody else was first
+                require_private(found[-1], keys, file.path)
+                return found[-1]
+            return _append(log, keys[-1], keys[-1].name, by, clock())
 
 
 def rotate(database: Database, file: KeyFile, by: str, clock: Callable[[], datetime] = utc_now) -> Enrolled:
@@ -112,20 +133,18 @@ def rotate(database: Database, file: KeyFile, by: str, clock: Callable[[], datet
 
     Raises ``ConflictError`` where the log has no key yet, ``StorageError``, ``LedgerClosedError``.
     """
-    before = file.read()
-    with database.read() as connection:
-        found = enrolled(connection)
-    if not found:
-        raise ConflictError("the log has no key yet; it gets one when the node starts")
-    require_private(found[-1], before, file.path)
-    key = SignerKey.generate(found[-1].origin)
-    file.write([*before, key])
-    try:
+    with file.locked():
+        before = file.read()
+        with database.read() as connection:
+            entries.require_open(entries.head(connection))  # before a key is made that nobody needs
+            found = enrolled(connection)
+        if not found:
+            raise ConflictError("the log has no key yet; it gets one when the node starts")
+        require_private(found[-1], before, file.path)
+        key = SignerKey.generate(found[-1].origin)
+        file.write([*before, key])
         with database.write() as connection, entries.locked(connection) as log:
             return _append(log, key, found[-1].origin, by, clock())
-    except Exception:
-        file.write(before)
-        raise
 
 
 def require_private(one: Enrolled, keys: Sequence[SignerKey], path: Path) -> SignerKey:
@@ -154,11 +173,18 @@ def signers(found: Sequence[Enrolled], previous: int | None, size: int) -> list[
 
 
 def forget_before(file: KeyFile, key: VerifierKey) -> None:
-    """Destroys keys older than ``key``, which signed a checkpoint. Newer ones, not enrolled yet, stay."""
-    keys = file.read()
-    position = next((at for at, one in enumerate(keys) if one.verifier == key), 0)
-    if position:
-        file.write(keys[position:])
+    """Destroys keys older than ``key``, which signed a checkpoint. Newer ones, not enrolled yet, stay.
+
+    Raises ``StorageError``.
+    """
+    if _position(file.read(), key):
+        with file.locked():
+            keys = file.read()
+            file.write(keys[_position(keys, key) :])
+
+
+def _position(keys: Sequence[SignerKey], key: VerifierKey) -> int:
+    return next((at for at, one in enumerate(keys) if one.verifier == key), 0)
 
 
 def _append(log: entries.Log, key: SignerKey, origin: str, by: str, at: datetime) -> Enrolled:

@@ -94,20 +94,25 @@ def rows(connection: sa.Connection, start: int, stop: int) -> Iterator[Row]:
 
 def bodies_of_kind(connection: sa.Connection, kind: str) -> list[tuple[int, bytes]]:
     """(index, body) of every entry of a kind that is rare."""
-    return [(int(row[0]), bytes(row[1])) for row in connection.execute(_OF_KIND, {"kind": kind})]
+    return [(int(row[0]), _bytes(row[1])) for row in connection.execute(_OF_KIND, {"kind": kind})]
 
 
 def _row(row: sa.Row[Any]) -> Row:
     index, kind, at, body, leaf_hash, subtrees, *subjects = row
     named = {name: value for name, value in zip(chain.SUBJECTS, subjects, strict=True) if value is not None}
-    return Row(int(index), kind, at, bytes(body), bytes(leaf_hash), bytes(subtrees), named)
+    return Row(int(index), kind, at, _bytes(body), _bytes(leaf_hash), _bytes(subtrees), named)
+
+
+def _bytes(stored: object) -> bytes:
+    """Nothing for what is no BLOB: SQLite lets its owner put anything in any column."""
+    return bytes(stored) if isinstance(stored, bytes | memoryview) else b""
 
 
 def _node(row: sa.Row[Any] | None, index: int, slot: int) -> bytes:
     found = b""
     if row is not None:
         begin = slot * merkle.HASH_BYTES
-        found = bytes(row[1]) if slot < 0 else bytes(row[2])[begin : begin + merkle.HASH_BYTES]
+        found = _bytes(row[1]) if slot < 0 else _bytes(row[2])[begin : begin + merkle.HASH_BYTES]
     if len(found) != merkle.HASH_BYTES:
         raise MissingNodeError(f"entry {index} is missing, or the hashes beside it are")
     return found

@@ -229,6 +229,14 @@ def test_a_body_that_was_changed_long_ago_is_found_at_the_start(logged: Logged) 
     assert "rewritten" == logged.closed()
 
 
+def test_a_key_that_nobody_can_read_closes_the_ledger_at_the_start(logged: Logged) -> None:
+    logged.started()
+    with logged.database.write() as connection:
+        entries.append(connection, "key_enrolled", AT, {"by": "somebody"})
+    logged.started()
+    assert "unknown_key" == logged.closed()
+
+
 def test_the_thread_signs_what_is_appended_and_ends_with_its_block(tmp_path: Path) -> None:
     settings = load(data_dir=tmp_path)
     migrations.upgrade(settings.database_url)

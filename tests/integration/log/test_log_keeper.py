@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ import sqlalchemy as sa
 from governance import log_keeper, log_keys
 from governance.errors import ConflictError, LedgerClosedError, StorageError
 from governance.ledger import entries, merkle, notes
-from governance.ledger.database import Database
+from governance.ledger.database import Connection, Database
 from governance.ledger.merkle import Frontier
 from governance.ledger.notes import Checkpoint, Note, VerifierKey
 from governance.ledger.tree_store import StoredNodes
@@ -211,6 +213,49 @@ def test_a_rotation_that_fails_leaves_the_old_key_alone(kept: Kept) -> None:
     assert [kept.key_in_force()] == [key.verifier for key in kept.keys.read()]
 
 
+def test_a_rotation_whose_commit_was_not_acknowledged_loses_no_key(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.look()
+    write = Database.write
+
+    @contextlib.contextmanager
+    def lost(database: Database) -> Iterator[Connection]:
+        with write(database) as connection:
+            yield connection
+        raise StorageError("the connection was lost after the commit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "write", lost)
+        with pytest.raises(StorageError, match="after the commit"):
+            log_keys.rotate(kept.database, kept.keys, "operator")
+    kept.look()
+    assert [kept.key_in_force()] == [key.verifier for key in kept.keys.read()]
+
+
+def test_a_rotation_waits_until_an_older_key_is_forgotten(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.look()
+    log_keys.rotate(kept.database, kept.keys, "operator")
+    write, elsewhere = KeyFile.write, KeyFile(kept.keys.path)  # as another process has it
+    rotation = threading.Thread(target=log_keys.rotate, args=(kept.database, elsewhere, "operator"))
+
+    def slow(file: KeyFile, keys: Sequence[notes.SignerKey]) -> None:
+        if file is kept.keys:
+            rotation.start()
+            rotation.join(timeout=0.3)
+        write(file, keys)
+
+    monkeypatch.setattr(KeyFile, "write", slow)
+    kept.look()
+    rotation.join()
+    assert kept.key_in_force() == kept.keys.read()[-1].verifier
+    assert 2 == len(kept.keys.read())
+
+
+def test_a_key_file_that_somebody_keeps_locked_is_named(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_keys, "_PATIENCE_S", 0.1)
+    with kept.keys.locked(), pytest.raises(StorageError, match="cannot be locked"):
+        log_keys.rotate(kept.database, KeyFile(kept.keys.path), "operator")
+
+
 def test_a_log_without_a_key_has_none_to_rotate(database: Database, tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="no key yet"):
         log_keys.rotate(database, KeyFile(tmp_path / "key"), "operator")
@@ -314,6 +359,60 @@ def test_every_column_of_a_row_is_looked_at(signed: Kept, column: str, expected:
 def test_every_subject_of_a_row_is_looked_at(signed: Kept, subject: str) -> None:
     signed.tamper(f"UPDATE ledger_entries SET {subject} = 'else' WHERE \"index\" = 3")
     assert "columns_changed" == signed.reason()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_database_and_a_mirror_of_the_same_yesterday_do_not_hide_it(signed: Kept, restarted: bool) -> None:
+    before = (signed.folder / "checkpoint").read_bytes()
+    path = signed.folder / "mirror.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:15]))
+    (signed.folder / "mirror.state").unlink()
+    signed.rewrite({}, size=15)
+    assert "rolled_back" == signed.reason(restarted=restarted)
+    assert before == (signed.folder / "checkpoint").read_bytes()
+
+
+MALFORMED: dict[str, Callable[[bytes], bytes]] = {
+    "a line break": lambda body: body.replace(b'{"at"', b'{\n"at"'),
+    "depth": lambda body: body.replace(b'"facts":{', b'"facts":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b","),
+    "a number": lambda body: body.replace(b'"facts":{', b'"facts":{"a":' + b"1" * 5000 + b","),
+    "a space": lambda body: body.replace(b'"facts":{', b'"facts": {'),
+    "UTF-16": lambda body: body.decode().encode("utf-16"),
+    "no facts": lambda body: json.dumps({"v": 1, "index": 24, "kind": "quota_set"}).encode(),
+    "a kind": lambda body: body.replace(b"quota_set", b"quota_got"),
+    "nothing": lambda body: b"",
+}
+
+
+@pytest.mark.parametrize("how", MALFORMED)
+def test_what_the_log_never_writes_is_named_and_not_signed(signed: Kept, how: str) -> None:
+    signed.append(3)
+    signed.rewrite({23: MALFORMED[how](signed.bodies()[23])})
+    assert "malformed_entry" == signed.reason()
+    assert "malformed_entry" == signed.reason(restarted=True)
+    assert signed.keeper.signed is not None
+    assert 21 == signed.keeper.signed.size
+
+
+STRANGER = notes.SignerKey.generate("elsewhere.example/log").verifier.encode()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"origin": "pysytff.local/test", "verifier_key": "nonsense"},
+        {"origin": "pysytff.local/test", "verifier_key": STRANGER},
+        {"origin": "elsewhere.example/log", "verifier_key": STRANGER},
+    ],
+)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_key_that_is_not_this_logs_is_named_and_not_followed(
+    signed: Kept, facts: dict[str, str], restarted: bool
+) -> None:
+    with signed.database.write() as connection:
+        entries.append(connection, "key_enrolled", AT, facts | {"by": "operator"})
+    assert "unknown_key" == signed.reason(restarted=restarted)
 
 
 def test_a_frontier_that_is_not_the_entries_is_named(signed: Kept) -> None:
