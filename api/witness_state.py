@@ -5,7 +5,11 @@ Invariants
 - What it is about to cosign is on disk before the cosignature exists. A record that cannot be read ends its service:
   it never starts again from nothing.
 - Requests are decided one after another.
-- A log's signed contradiction is kept, as evidence.
+- Of a log's trusted keys (the operator's list, oldest first) those older than the newest that signed the last cosigned
+  checkpoint count no more: a key that was rotated out moves nothing.
+- Two roots of one size are a contradiction that the log signed, and are kept as ``evidence``. A checkpoint that its
+  proof does not connect may be one, or may have come with a stranger's wrong proof: it is kept apart, once, among the
+  ``unproven``, until a checkpoint of its size is cosigned: either it is that one, or it is evidence.
 
 This module does not: listen (``witness.py``), or learn new keys of a log by itself: its operator says which to trust.
 """
@@ -32,7 +36,9 @@ TRUSTED = "logs"
 SIZE_TYPE = "text/x.tlog.size"
 TEXT_TYPE = "text/plain; charset=utf-8"
 MOST_PROOF_LINES = 63
-_MOST_EVIDENCE = 100
+EVIDENCE = "evidence"
+UNPROVEN = "unproven"
+_MOST_KEPT = 100  # of each of the two
 
 
 class WitnessStateError(OperatorError):
@@ -116,54 +122,81 @@ class Witness:
     def _cosign(self, request: bytes) -> Answer:
         old, proof, note = _parsed(request)
         checkpoint = Checkpoint.parse_text(note.text)
-        self._check_signed(note, checkpoint)
+        last, last_note = _last(self._folder, checkpoint.origin)
+        self._check_signed(note, checkpoint, last_note)
         if old > checkpoint.size:
             raise _RefusedError(400, "the old size is beyond the checkpoint's")
-        last = last_cosigned(self._folder, checkpoint.origin)
         if old != last.size:
             raise _RefusedError(409, str(last.size), SIZE_TYPE)
         if old == checkpoint.size and last.root != checkpoint.root:
-            self._keep_evidence(checkpoint, request)
+            self._keep(EVIDENCE, checkpoint, request)
             raise _RefusedError(409, str(last.size), SIZE_TYPE)
         try:
             merkle.verify_consistency(old, last.root, checkpoint.size, checkpoint.root, proof)
         except ProofError as error:
-            self._keep_evidence(checkpoint, request)
+            self._keep(UNPROVEN, checkpoint, request)
             raise _RefusedError(422, str(error)) from error
         record = _record(self._folder, checkpoint.origin)
         record.parent.mkdir(mode=0o700, exist_ok=True)
         write_whole(record, note.encode().encode())
+        self._settle_unproven(checkpoint)
         return Answer(200, self._key.sign(note.text, int(self._clock())).encode())
 
-    def _check_signed(self, note: Note, checkpoint: Checkpoint) -> None:
+    def _check_signed(self, note: Note, checkpoint: Checkpoint, last: Note | None) -> None:
         keys = [key for key in _trusted(self._folder) if key.name == checkpoint.origin]
         if not keys:
             raise _RefusedError(404, "this log is not known here")
+        if last is not None:
+            keys = keys[max((at for at, key in enumerate(keys) if _has_signed(key, last)), default=0) :]
         try:
             note.verify(keys)
         except NoteError as error:
             raise _RefusedError(403, str(error)) from error
 
-    def _keep_evidence(self, checkpoint: Checkpoint, request: bytes) -> None:
-        folder = self._folder / "evidence"
+    def _keep(self, where: str, checkpoint: Checkpoint, request: bytes) -> None:
+        """Once for each checkpoint, whatever proofs it comes with."""
+        folder = self._folder / where
         folder.mkdir(mode=0o700, exist_ok=True)
-        file = folder / f"{checkpoint.size}-{hashlib.sha256(request).hexdigest()[:16]}"
-        if not file.exists() and len(os.listdir(folder)) < _MOST_EVIDENCE:
+        file = folder / _file_name(checkpoint)
+        if not file.exists() and len(os.listdir(folder)) < _MOST_KEPT:
             write_whole(file, request)
+
+    def _settle_unproven(self, cosigned: Checkpoint) -> None:
+        for file in (self._folder / UNPROVEN).glob(f"{cosigned.size}-*"):
+            if file.name != _file_name(cosigned):  # another root of this size
+                self._keep(EVIDENCE, Checkpoint.parse_text(_parsed(file.read_bytes())[2].text), file.read_bytes())
+            file.unlink()
+
+
+def _file_name(checkpoint: Checkpoint) -> str:
+    digest = hashlib.sha256(checkpoint.origin.encode() + b"\n" + checkpoint.root)
+    return f"{checkpoint.size}-{digest.hexdigest()[:16]}"
+
+
+def _has_signed(key: VerifierKey, note: Note) -> bool:
+    try:
+        return bool(note.verify([key]))
+    except NoteError:
+        return False
 
 
 def last_cosigned(folder: Path, origin: str) -> Checkpoint:
     """The empty tree for a log that was never cosigned. Raises ``WitnessStateError`` for a damaged record."""
+    return _last(folder, origin)[0]
+
+
+def _last(folder: Path, origin: str) -> tuple[Checkpoint, Note | None]:
     record = _record(folder, origin)
     try:
-        found = Checkpoint.parse_text(Note.parse(record.read_bytes()).text)
+        note = Note.parse(record.read_bytes())
+        found = Checkpoint.parse_text(note.text)
     except FileNotFoundError:
-        return Checkpoint(origin, 0, EMPTY_ROOT)
+        return Checkpoint(origin, 0, EMPTY_ROOT), None
     except (OSError, NoteError) as error:
         raise WitnessStateError(f"{record} cannot be read; this witness must not go on without it") from error
     if found.origin != origin:
         raise WitnessStateError(f"{record} is another log's; this witness must not go on with it")
-    return found
+    return found, note
 
 
 def show(folder: Path) -> tuple[VerifierKey, list[tuple[VerifierKey, Checkpoint]]]:

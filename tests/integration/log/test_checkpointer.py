@@ -175,7 +175,7 @@ def test_a_fork_of_a_whole_node_is_found_by_the_witness(logged: Logged, witness_
     restored.append("somebody else")
     restored.started(witness.address)
     assert "witness_disagrees" == restored.closed()
-    assert 1 == len(list((witness.folder / "evidence").iterdir()))
+    assert 1 == len(list((witness.folder / "unproven").iterdir()))
     restored.database.dispose()
 
 

@@ -146,11 +146,31 @@ def test_another_root_of_the_same_size_is_a_conflict_and_kept_as_evidence(
     assert [forked] == [file.read_bytes() for file in (folder / "evidence").iterdir()]
 
 
-def test_a_fork_cannot_be_proved_and_is_kept_as_evidence(witness: Witness, log: Log, folder: Path) -> None:
+def kept(folder: Path, where: str) -> list[bytes]:
+    return [file.read_bytes() for file in sorted((folder / where).glob("*"))]
+
+
+def test_a_fork_that_cannot_be_proved_becomes_evidence_when_its_size_is_cosigned(
+    witness: Witness, log: Log, folder: Path
+) -> None:
     witness.add_checkpoint(log.request(0, 9))
-    assert 422 == witness.add_checkpoint(Log("else").request(9, 12)).status
-    assert 1 == len(list((folder / "evidence").iterdir()))
+    forked = Log("else").request(9, 12)
+    assert 422 == witness.add_checkpoint(forked).status
+    assert ([forked], []) == (kept(folder, "unproven"), kept(folder, "evidence"))
     assert 200 == witness.add_checkpoint(log.request(9, 12)).status
+    assert ([], [forked]) == (kept(folder, "unproven"), kept(folder, "evidence"))
+
+
+def test_wrong_proofs_of_a_stranger_crowd_no_evidence_out(witness: Witness, log: Log, folder: Path) -> None:
+    witness.add_checkpoint(log.request(0, 9))
+    for number in range(120):
+        wrong = log.request(9, 12, proof=[number.to_bytes(32, "big")])
+        assert 422 == witness.add_checkpoint(wrong).status
+    assert 1 == len(kept(folder, "unproven"))
+    forked = Log("else").request(9, 9)
+    assert 409 == witness.add_checkpoint(forked).status
+    assert 200 == witness.add_checkpoint(log.request(9, 12)).status
+    assert ([], [forked]) == (kept(folder, "unproven"), kept(folder, "evidence"))
 
 
 def test_a_proof_with_a_hash_too_many_is_refused(witness: Witness, log: Log) -> None:
@@ -185,6 +205,23 @@ def test_a_rotated_log_is_cosigned_once_its_new_key_is_trusted(witness: Witness,
     assert 403 == witness.add_checkpoint(log.request(0, 5, note=log.note(5, newer))).status
     witness_state.trust(folder, newer.verifier.encode())
     assert 200 == witness.add_checkpoint(log.request(0, 5, note=log.note(5, newer))).status
+
+
+@pytest.mark.parametrize("trusted_in_time", [True, False])
+def test_a_key_that_was_rotated_out_moves_nothing_once_the_newer_one_is_trusted(
+    witness: Witness, log: Log, folder: Path, trusted_in_time: bool
+) -> None:
+    newer = SignerKey.generate(ORIGIN)
+    witness.add_checkpoint(log.request(0, 5))
+    if trusted_in_time:
+        witness_state.trust(folder, newer.verifier.encode())
+    both = log.note(6, newer).with_signatures(log.note(6).signatures)
+    assert 200 == witness.add_checkpoint(log.request(5, 6, note=both)).status
+    if not trusted_in_time:
+        witness_state.trust(folder, newer.verifier.encode())
+    assert 403 == witness.add_checkpoint(log.request(6, 7)).status
+    assert 200 == witness.add_checkpoint(log.request(6, 7, note=log.note(7, newer))).status
+    assert 403 == witness.add_checkpoint(log.request(7, 8)).status
 
 
 def test_a_damaged_record_ends_the_service(witness: Witness, log: Log, folder: Path) -> None:
