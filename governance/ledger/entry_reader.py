@@ -3,6 +3,7 @@
 Invariants
 - An entry is read only if its bytes are the RFC 8785 form of what was read: two readers cannot see different things.
 - Whatever a line holds, the answer is an ``Entry`` or ``BadEntryError``: never a traceback, never unbounded work.
+- What is remembered from line to line is bounded: no more than the largest charges have.
 
 Three shorter ways, each of which gives exactly what the ``rfc8785`` package would:
 
@@ -33,6 +34,7 @@ from typing import Any, NoReturn
 
 import rfc8785
 
+from accountant.orders import MAX_ORDERS
 from governance.ledger.chain import ENTRY_VERSION, KINDS, SUBJECTS, TIME
 from governance.ledger.findings import BadEntryError, shown
 
@@ -52,6 +54,7 @@ _DEBIT = re.compile(
 _UNITS_KEY = b',"units_per_round":['
 _UNITS = re.compile(rb'\["[0-9]+"(?:,"[0-9]+")*\]')
 _LISTS_REMEMBERED = 1024  # of 185 orders, 15 kB each
+_LONGEST_LIST = 42 * MAX_ORDERS + 1  # bytes: amounts below 2**127 with quotes and commas; nothing longer is a charge
 _SAFE_INTEGER = 15  # digits: below 2**53, so RFC 8785 writes it as it is
 _LONGEST_NUMBER = 40
 _LONGEST_ID = 64
@@ -153,9 +156,12 @@ class EntryReader:
         """The same list for the same bytes: it is not to be changed."""
         found = self._lists.get(written)
         if found is None:
-            if not _UNITS.fullmatch(written):
+            if len(written) > _LONGEST_LIST or not _UNITS.fullmatch(written):
                 return None
-            found = self._lists[written] = written[2:-2].decode().split('","')
+            found = written[2:-2].decode().split('","')
+            if len(found) > MAX_ORDERS:
+                return None
+            self._lists[written] = found
             if len(self._lists) > _LISTS_REMEMBERED:
                 self._lists.popitem(last=False)
         else:

@@ -183,6 +183,16 @@ def test_every_way_of_reading_reads_the_same(body: bytes) -> None:
     assert document | {"v": 1} == {"v": 1} | {name: getattr(entry, name) for name in entry.__dataclass_fields__}
 
 
+def test_lists_that_no_charge_has_are_read_and_not_remembered() -> None:
+    reader, kept = EntryReader(), []
+    for units in (["1"] * 512, ["1"] * 513, ["1" * 30_000], ["9" * 39] * 512):
+        body = entry_body(0, "decision", AT, {}, {"a": 1, "units_per_round": units})
+        first, again = (reader.read(body).facts["units_per_round"] for _ in range(2))
+        assert units == first
+        kept.append(first is again)
+    assert [True, False, False, True] == kept
+
+
 def test_one_reader_remembers_nothing_of_the_line_before() -> None:
     reader = EntryReader()
     small = entry_body(0, "debit", AT, {}, {"q": 5e-05})
