@@ -28,6 +28,7 @@ from governance.ledger.notes import Checkpoint, Note, SignerKey
 
 _ORIGIN = "ledger.example.org/benchmark"
 _POPULATIONS, _RESEARCHERS, _PROJECTS, _CURVES = 20, 100, 40, 300
+_SIZE = 20_000  # of a population
 
 Row = tuple[str, dict[str, str], dict[str, Any]]  # kind, subjects, facts
 
@@ -66,7 +67,7 @@ class _Maker:
         self._tokens = 0
         self._charges = []
         for number in range(_CURVES):
-            q, z = round(0.001 + number / 20_000, 5), round(0.8005 + number / 200, 4)
+            q, z = (20 + number) / _SIZE, round(0.8005 + number / 200, 4)
             units = own_estimate(PoissonGaussian(q, z, 1), self._budget.orders, self._budget.relation)
             self._charges.append((q, z, [str(one) for one in units]))
         self._people = [self._id("usr") for _ in range(_RESEARCHERS)]
@@ -94,7 +95,7 @@ class _Maker:
         digests = {"organisation": "sha256:" + "0" * 64}
         yield "policy_activated", {}, {"revision": "1-a", "sequence": 1, "digests": digests, "by": "operator"}
         for population, dataset in self._data:
-            opened = {"declared_size": 10_000, "budget": self._budget.to_document(), "owner": self._people[0]}
+            opened = {"declared_size": _SIZE, "budget": self._budget.to_document(), "owner": self._people[0]}
             yield "population_opened", {"population_id": population}, opened
             subjects = {"population_id": population, "dataset_id": dataset}
             facts = {"version": 1, "version_handle": self._id("ver"), "has_public_holdout": False}
@@ -111,7 +112,7 @@ class _Maker:
             "project_id": self._rng.choice(self._projects),
             "researcher_id": self._rng.choice(self._people),
         }
-        numbers = {"rounds": rounds, "clients_per_round": round(q * 10_000), "no_clients": None}
+        numbers = {"rounds": rounds, "clients_per_round": round(q * _SIZE), "no_clients": None}
         requested = numbers | {"noise_multiplier": z, "clipping_norm": 1, "mechanism": "gaussian_fixed_clipping"}
         facts = {
             "decision": self._id("dec"),
@@ -157,7 +158,7 @@ class _Maker:
         elif end < 0.05:
             yield "quarantine", subjects, {"rounds_held": rounds - done, "rounds_debited": done}
             if end < 0.025:
-                evidence = {"kind": "runner_report", "sha256": f"{self._rng.getrandbits(256):064x}"}
+                evidence = {"kind": "power_loss", "sha256": f"{self._rng.getrandbits(256):064x}"}
                 facts = {"rounds_released": rounds - done, "rounds_debited": done, "evidence": evidence}
                 yield "quarantine_resolved", subjects, facts | {"by": "operator"}
         else:

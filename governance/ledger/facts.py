@@ -48,6 +48,13 @@ def number(facts: Mapping[str, Any], name: str) -> float:
     raise BadEntryError("bad_facts", f"{name} = {shown(value)}: must be a finite number")
 
 
+def boolean(facts: Mapping[str, Any], name: str) -> bool:
+    value = facts.get(name)
+    if type(value) is not bool:
+        raise BadEntryError("bad_facts", f"{name} = {shown(value)}: must be true or false")
+    return value
+
+
 def moment(value: object) -> datetime:
     if type(value) is str and TIME.fullmatch(value):
         try:

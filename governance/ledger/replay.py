@@ -3,13 +3,14 @@
 Invariants
 - Pure: entries in, findings and balances out. The same fold rebuilds a node's balances and serves the auditor.
 - No entry ends it. One that does not follow becomes a finding with a stable code and changes nothing; the next is read.
-- What it holds grows with populations, runs and datasets, not with entries or orders.
+- What it holds grows with populations, decisions, runs and datasets, not with other entries or orders.
 
 This module does not: read files, check bytes, hashes, order or signatures (``verify`` does).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import le
 
@@ -67,10 +68,7 @@ class Replay:
         state = self._state
         if state.step is not None:
             self._split(None)
-        for index, run in state.explained:
-            if run not in state.reconciled:
-                why = f"run {run} is said to be reconciled, and no entry debits or adjusts it"
-                state.findings.add("illegal_transition", index, why)
+        _check_reconciled(state)
         for population in state.populations.values():
             if not any(map(le, population.own.debited, population.thresholds)):
                 why = f"what was debited in population {population.id} is beyond its budget at every order"
@@ -101,6 +99,11 @@ class Replay:
         return self._state.keys
 
     @property
+    def windowed(self) -> int | None:
+        """The entry of the last approval to which a quota's window applied."""
+        return self._state.windowed
+
+    @property
     def balances(self) -> dict[BalanceKey, tuple[Vector, Vector]]:
         """(committed, debited) of every scope that was ever used."""
         return {
@@ -115,6 +118,20 @@ class Replay:
         budget, own = population.budget, population.own
         at = budget.delta if delta is None else delta
         return epsilon_reading(budget, own.debited, at), epsilon_reading(budget, own.committed, at)
+
+
+def _check_reconciled(state: State) -> None:
+    """What reconciliations list is what was debited and adjusted for them."""
+    runs, listed = {run for run, _ in state.reconciled}, Counter[str]()
+    for index, run, rounds in state.explained:
+        listed[run] += rounds
+        if run not in runs:
+            why = f"run {run} is said to be reconciled, and no entry debits or adjusts it"
+            state.findings.add("illegal_transition", index, why)
+    for (run, population_id), (rounds, index) in state.reconciled.items():
+        if rounds > listed[run]:
+            why = f"{rounds} rounds of {run} were reconciled in {population_id}, and {listed[run]} are listed"
+            state.findings.add("unexplained_debit", index, why)
 
 
 def replay(bodies: Iterable[bytes]) -> Replay:

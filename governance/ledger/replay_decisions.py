@@ -4,6 +4,7 @@ Invariants
 - What was approved must have been admitted by the population's filter, and by every quota in force, as they stood when
   the entry was appended; a schedule counts at the decision's own time. (Balances only fall between a decision and its
   entry if something was released, which makes room.)
+- What was charged is what the entry says it runs with (``replay_parameters``).
 - A decision over several populations is one entry in each, one after the other, all or nothing, and only over
   populations that were checked to be disjoint with the very versions of the datasets.
 - A wrong decision is named and then still counted: what was reserved was reserved.
@@ -22,6 +23,7 @@ from governance.ledger import facts as read
 from governance.ledger.entry_reader import Entry
 from governance.ledger.findings import BadEntryError, shown
 from governance.ledger.replay_charge import Charge, Charges
+from governance.ledger.replay_parameters import difference
 from governance.ledger.replay_registry import population
 from governance.ledger.replay_state import Charged, Population, Quota, Run, Scope, State, Step, fits, in_range
 from governance.ledger.schedule import unlocked_epsilon
@@ -40,10 +42,14 @@ class Decisions:
     def decision(self, state: State, entry: Entry) -> None:
         within, facts = population(state, entry), entry.facts
         outcome = read.text(facts, "outcome")
-        read.text(facts, "decision")
+        decision = read.text(facts, "decision")
         if outcome not in _OUTCOMES:
             raise BadEntryError("bad_facts", f"outcome = {shown(outcome)}: must be one of {', '.join(_OUTCOMES)}")
+        goes_on = state.step is not None and state.step.what[0] == decision
         group, datasets = _step(state, entry, within)
+        if not goes_on and decision in state.decisions:
+            state.findings.add("illegal_transition", entry.index, f"decision {shown(decision)} was recorded before")
+        state.decisions.add(decision)
         approved = outcome in _APPROVALS
         if approved != (facts.get("charge") is not None) or approved != ("run_id" in entry.subjects):
             raise BadEntryError("bad_facts", "an approval has a charge and a run, and a refusal has neither")
@@ -51,21 +57,34 @@ class Decisions:
         if not approved:
             within.refusals += 1
             return
-        if state.policy is not None and facts.get("policy_revision") != state.policy[1]:
-            why = f"approved under policies {shown(facts.get('policy_revision'))} while {state.policy[1]} were in force"
+        in_force = None if state.policy is None else state.policy[1]
+        if in_force is None or facts.get("policy_revision") != in_force:
+            stated = shown(facts.get("policy_revision"))
+            why = f"approved under policies {stated} while {in_force or 'none'} were in force"
             state.findings.add("illegal_transition", entry.index, why)
         if state.step is None and len(group) > 1:
             _check_disjoint(state, entry, group, datasets)
-        self._reserve(state, entry, within, group)
+        has_holdout = any(
+            version in known.holdouts
+            for dataset, version in datasets.items()
+            if (known := state.datasets[dataset]).population_id == within.id
+        )
+        self._reserve(state, entry, within, group, has_holdout)
 
-    def _reserve(self, state: State, entry: Entry, within: Population, group: tuple[str, ...]) -> None:
+    def _reserve(
+        self, state: State, entry: Entry, within: Population, group: tuple[str, ...], has_holdout: bool
+    ) -> None:
         run_id = read.subject(entry, "run_id")
         project, researcher = read.subject(entry, "project_id"), read.subject(entry, "researcher_id")
-        known_group = state.groups.get(run_id)
-        if (run_id, within.id) in state.runs or (known_group is not None and known_group != group):
+        known_group = state.groups.get(run_id, group)
+        if known_group != group:
+            why = f"run {run_id} was reserved in {', '.join(known_group)}, by a decision that does not name {within.id}"
+            raise BadEntryError("not_disjoint", why)
+        if (run_id, within.id) in state.runs:
             raise BadEntryError("illegal_transition", f"run {run_id} is reserved a second time")
         charge = self._charges.read(read.mapping(entry.facts, "charge"), within)
         _report(state, entry, charge)
+        _check_parameters(state, entry, charge, group)
         scopes = (("population", within.id), ("project", project), ("researcher", researcher))
         balances = tuple([within.balance(scope) for scope in scopes])
         times = charge.event.rounds // charge.charged.rounds_per_charge
@@ -76,13 +95,14 @@ class Decisions:
         refused += _refusing_quotas(within, scopes, charge.charged, times, entry.at)
         for name in refused:
             state.findings.add("over_admitted", entry.index, f"{name} does not admit what was approved")
+        if any((quota := within.quotas.get(scope)) is not None and quota.schedule is not None for scope in scopes):
+            state.windowed = entry.index
         for balance in balances:
             balance.commit(charge.charged, times)
         if self._charges.computed > _CURVES_PENDING:
             self._charges.computed = 0
             state.add_up()
-        if len(group) > 1:
-            state.groups[run_id] = group
+        state.groups[run_id] = group
         state.runs[(run_id, within.id)] = Run(
             id=run_id,
             population=within,
@@ -93,6 +113,7 @@ class Decisions:
             charged=charge.charged,
             rounds=charge.event.rounds,
             rounds_per_charge=charge.charged.rounds_per_charge,
+            has_holdout=has_holdout,
         )
 
     def adjustment(self, state: State, entry: Entry) -> None:
@@ -111,7 +132,7 @@ class Decisions:
             raise BadEntryError("bad_facts", "the adjustment leaves 127 bits")
         within.own.commit(charge.charged, times)
         within.own.debit(charge.charged, times)
-        state.reconciled[run] = state.reconciled.get(run, 0) + rounds
+        state.reconcile((run, within.id), rounds, entry.index)
 
 
 _CHARGE_FIELDS = ("event", "accountant", "units_per_round", "rounds_per_charge")
@@ -125,18 +146,31 @@ def _report(state: State, entry: Entry, charge: Charge) -> None:
         state.findings.add("curve_mismatch", entry.index, charge.mismatch)
 
 
+def _check_parameters(state: State, entry: Entry, charge: Charge, group: tuple[str, ...]) -> None:
+    declared = sum(state.populations[name].declared_size for name in group)
+    try:
+        why = difference(charge.event, read.mapping(entry.facts, "effective"), declared)
+    except BadEntryError as error:
+        state.findings.add(error.code, entry.index, error.message)
+        return
+    if why is not None:
+        state.findings.add("under_charged", entry.index, why)
+
+
 def _step(state: State, entry: Entry, within: Population) -> tuple[tuple[str, ...], dict[str, int]]:
     """The populations of the whole decision, and the versions of datasets that it has used so far.
 
     ``state.step`` says afterwards which entries of the decision are still to come.
     """
     subjects, facts = entry.subjects, entry.facts
-    group = (within.id,) if "populations" not in facts else read.names(facts, "populations")
+    group = within.alone if "populations" not in facts else read.names(facts, "populations")
     if within.id not in group or ("populations" in facts and len(group) < 2):
         raise BadEntryError("bad_facts", "populations must be two or more, and the entry's among them")
-    used = _datasets(state, entry, group)
+    used = _datasets(state, entry, within)
     if len(group) == 1:
         return group, used
+    if unknown := [name for name in group if name not in state.populations]:
+        raise BadEntryError("illegal_transition", f"population {shown(unknown[0])} was never opened")
     who = (subjects.get("run_id"), subjects.get("project_id"), subjects.get("researcher_id"))
     what = (facts["decision"], facts["outcome"], entry.at, *who, *group)
     expected = Step("decision", what, group, {}) if state.step is None else state.step
@@ -148,7 +182,7 @@ def _step(state: State, entry: Entry, within: Population) -> tuple[tuple[str, ..
     return group, used
 
 
-def _datasets(state: State, entry: Entry, group: tuple[str, ...]) -> dict[str, int]:
+def _datasets(state: State, entry: Entry, within: Population) -> dict[str, int]:
     used = {read.subject(entry, "dataset_id"): read.integer(entry.facts, "dataset_version", 1)}
     if "joined" in entry.facts:
         for item in read.sequence(entry.facts, "joined"):
@@ -157,8 +191,8 @@ def _datasets(state: State, entry: Entry, group: tuple[str, ...]) -> dict[str, i
             used[read.text(item, "dataset")] = read.integer(item, "version", 1)
     for dataset_id, version in used.items():
         known = state.datasets.get(dataset_id)
-        if known is None or known.population_id not in group or version > known.version:
-            why = f"version {version} of dataset {shown(dataset_id)} is not registered in the population"
+        if known is None or known.population_id != within.id or version > known.version:
+            why = f"version {version} of dataset {shown(dataset_id)} is not registered in population {within.id}"
             raise BadEntryError("illegal_transition", why)
     return used
 
@@ -201,7 +235,7 @@ def _unlocked(quota: Quota, at: str) -> float:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _quota_thresholds(budget: Budget, epsilon: float) -> Vector | None:
     try:
         return replace(budget, epsilon=epsilon).thresholds()

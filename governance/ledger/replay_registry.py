@@ -2,7 +2,7 @@
 
 Invariants
 - A population is opened once, for life; nothing else sets its budget (privacy rule 1).
-- Versions of a dataset, and sets of policies, are numbered without gaps.
+- Versions of a dataset, and sets of policies, are numbered without gaps; data belongs to one population.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def population(state: State, entry: Entry) -> Population:
 
 def population_opened(state: State, entry: Entry) -> None:
     population_id = read.subject(entry, "population_id")
-    read.integer(entry.facts, "declared_size", _SMALLEST_POPULATION)
+    size = read.integer(entry.facts, "declared_size", _SMALLEST_POPULATION)
     read.text(entry.facts, "owner")
     if population_id in state.populations:
         raise BadEntryError(
@@ -40,7 +40,7 @@ def population_opened(state: State, entry: Entry) -> None:
         thresholds = budget.thresholds()
     except AccountantError as error:
         raise BadEntryError("bad_facts", f"the budget is none: {shown(str(error))}") from error
-    opened = Population(population_id, budget, thresholds, entry.index)
+    opened = Population(population_id, budget, thresholds, entry.index, size, (population_id,))
     opened.balance(("population", population_id))
     state.populations[population_id] = opened
 
@@ -77,14 +77,21 @@ def _schedule(entry: Entry) -> tuple[str, float, float, int] | None:
 def dataset_registered(state: State, entry: Entry) -> None:
     within, dataset_id = population(state, entry), read.subject(entry, "dataset_id")
     version = read.integer(entry.facts, "version", 1)
-    read.text(entry.facts, "version_handle")
+    handle, has_holdout = read.text(entry.facts, "version_handle"), read.boolean(entry.facts, "has_public_holdout")
     read.integer(entry.facts, "max_examples_per_unit", 1)
     known = state.datasets.get(dataset_id)
     if known is not None and known.population_id != within.id:
         raise BadEntryError("illegal_transition", f"dataset {dataset_id} moves to another population (privacy rule 1)")
     if version != (1 if known is None else known.version + 1):
         raise BadEntryError("illegal_transition", f"version {version} of dataset {dataset_id} does not come next")
-    state.datasets[dataset_id] = Dataset(within.id, version)
+    if state.handles.setdefault(handle, within.id) != within.id:
+        why = f"the data {shown(handle)} is in population {state.handles[handle]} already (privacy rule 1)"
+        raise BadEntryError("illegal_transition", why)
+    if known is None:
+        known = state.datasets[dataset_id] = Dataset(within.id, version, set())
+    known.version = version
+    if has_holdout:
+        known.holdouts.add(version)
 
 
 def populations_disjoint(state: State, entry: Entry) -> None:
@@ -115,6 +122,7 @@ def policy_activated(state: State, entry: Entry) -> None:
 
 
 def key_enrolled(state: State, entry: Entry) -> None:
+    read.text(entry.facts, "by")
     key = EnrolledKey(entry.index, read.text(entry.facts, "origin"), read.text(entry.facts, "verifier_key"))
     if state.keys and state.keys[0].origin != key.origin:
         raise BadEntryError("illegal_transition", f"the log's origin changes to {shown(key.origin)}")

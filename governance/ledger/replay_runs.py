@@ -5,11 +5,15 @@ reserved → running → published | released | quarantined → resolved
 Invariants
 - A debit starts where the last one ended, is under the run's own grant and token, and never exceeds the reservation.
 - Undebited rounds alone are given back; a debit is final (privacy rule 12).
+- Rounds are given back only by whom, and for reasons, that nothing private led to; the reasons are closed lists.
 - A publication comes after all of its run's debits, once, and nothing follows an end.
 - Only reconciliation debits without a grant in the log: the grant's entry may be among those that were lost.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from governance.ledger import facts as read
 from governance.ledger.entry_reader import Entry
@@ -19,6 +23,9 @@ from governance.ledger.replay_state import Run, State, Step
 
 STEPS = frozenset({"granted", "debit", "release", "quarantine", "quarantine_resolved", "publication"})
 _OPEN = ("reserved", "running")
+# Copied, because the verifier imports nothing of the service; a test compares them.
+EVIDENCE = ("host_lost", "power_loss", "process_killed", "network_lost", "operator_stopped")
+METRICS = ("holdout_loss", "holdout_accuracy", "holdout_examples", "holdout_mean_absolute_error")
 
 
 def run_of(state: State, entry: Entry) -> Run:
@@ -52,11 +59,13 @@ def granted(state: State, entry: Entry) -> None:
     read.text(entry.facts, "runner")
     if run.state != "reserved" or run.grant is not None:
         raise BadEntryError("illegal_transition", f"run {run.id} is granted while it is {run.state}")
-    again = token == state.fencing_token and state.token_holder == run.id  # the same grant, in another population
-    if token <= state.fencing_token and not again:
+    again = state.grants.get(grant) == run.id  # the same grant, in another population
+    if not (token == state.fencing_token if again else token > state.fencing_token):
         why = f"fencing token {token} comes after {state.fencing_token}: tokens must increase"
         raise BadEntryError("stale_grant", why)
-    state.fencing_token, state.token_holder = token, run.id
+    if state.grants.setdefault(grant, run.id) != run.id:
+        raise BadEntryError("stale_grant", f"grant {shown(grant)} of run {run.id} was another run's before")
+    state.fencing_token = token
     run.state, run.grant, run.fencing_token = "running", grant, token
 
 
@@ -76,20 +85,19 @@ def debit(state: State, entry: Entry) -> None:
     if read.integer(facts, "rounds_debited") != after:
         raise BadEntryError("bad_facts", f"rounds_debited = {facts['rounds_debited']}: {after} are, with this debit")
     charged, times = run.charged, _whole(run, rounds)
+    if is_reconciled:
+        run.is_reconciled = True
+        state.reconcile((run.id, run.population.id), rounds, entry.index)
     if charged is not None:
         for balance in run.balances:
             balance.debit(charged, times)
     run.rounds_debited, run.grant, run.fencing_token = after, grant, token
-    if is_reconciled:
-        state.reconciled[run.id] = state.reconciled.get(run.id, 0) + rounds
 
 
 def _grant(entry: Entry, run: Run) -> tuple[str, int, bool]:
     """Grant and token of a debit, which are the run's own, and whether it is a reconciliation's."""
     grant, token = read.text(entry.facts, "grant"), read.integer(entry.facts, "fencing_token", 1)
-    reconciled = entry.facts.get("reconciled", False)
-    if type(reconciled) is not bool:
-        raise BadEntryError("bad_facts", f"reconciled = {shown(reconciled)}: must be true or false")
+    reconciled = "reconciled" in entry.facts and read.boolean(entry.facts, "reconciled")
     if reconciled:
         if run.state not in (*_OPEN, "quarantined"):
             raise BadEntryError("illegal_transition", f"run {run.id} is {run.state}: nothing more is debited from it")
@@ -103,14 +111,23 @@ def _grant(entry: Entry, run: Run) -> tuple[str, int, bool]:
 
 def release(state: State, entry: Entry) -> None:
     run = run_of(state, entry)
-    why = read.text(entry.facts, "why")
-    read.text(entry.facts, "by")
+    why, by = read.text(entry.facts, "why"), read.text(entry.facts, "by")
     if run.state not in _OPEN:
         raise BadEntryError("illegal_transition", f"run {run.id} is {run.state}: it cannot be released")
     released = _given_back(entry, run)
-    if why == "failed_before_data" and run.rounds_debited:
-        raise BadEntryError("illegal_transition", f"run {run.id} was debited, so it had begun before it failed")
+    if not _may_release(run, why, by):
+        raise BadEntryError("forbidden_release", f"run {run.id} ({run.state}) is released by {shown(by)}: {shown(why)}")
     _give_back(run, released, "released")
+
+
+def _may_release(run: Run, why: str, by: str) -> bool:
+    """Privacy rule 12: only on a decision that nothing private led to."""
+    if why == "cancelled":  # its own researcher has seen nothing private; of a queued run, nobody has
+        return run.grant is None or by == run.researcher_id
+    untouched = run.rounds_debited == 0
+    if why == "failed_before_data":
+        return untouched and run.state == "running" and by == "runner"
+    return why == "restored" and untouched and by == "reconciliation"
 
 
 def quarantine(state: State, entry: Entry) -> None:
@@ -127,11 +144,13 @@ def quarantine(state: State, entry: Entry) -> None:
 def quarantine_resolved(state: State, entry: Entry) -> None:
     run = run_of(state, entry)
     evidence = read.mapping(entry.facts, "evidence")
-    read.text(evidence, "kind")
+    kind = read.text(evidence, "kind")
     read.text(evidence, "sha256")
     read.text(entry.facts, "by")
     if run.state != "quarantined":
         raise BadEntryError("illegal_transition", f"run {run.id} is {run.state}, not in quarantine")
+    if kind not in EVIDENCE:
+        raise BadEntryError("forbidden_release", f"{shown(kind)} is no evidence of an end that nothing private led to")
     _give_back(run, _given_back(entry, run), "resolved")
 
 
@@ -141,7 +160,7 @@ def publication(state: State, entry: Entry) -> None:
     rounds = read.integer(facts, "rounds", 1)
     read.text(facts, "weights_sha256")
     read.text(facts, "statement_sha256")
-    read.sequence(facts, "metrics")
+    metrics = read.sequence(facts, "metrics")
     if run.state == "published":
         raise BadEntryError("published_twice", f"run {run.id} has published already")
     if run.state != "running":
@@ -151,8 +170,21 @@ def publication(state: State, entry: Entry) -> None:
         raise BadEntryError("publication_without_debits", why)
     if (grant, token) != (run.grant, run.fencing_token):
         raise BadEntryError("stale_grant", f"the publication is under another grant or token than run {run.id} has")
+    if run.is_reconciled:
+        why = f"run {run.id} publishes what a reconciliation debited: its grant had ended"
+        raise BadEntryError("illegal_transition", why)
+    _check_metrics(state, entry, run, metrics)
     run.state, run.charged = "published", None
     run.population.publications += 1
+
+
+def _check_metrics(state: State, entry: Entry, run: Run, metrics: Sequence[Any]) -> None:
+    """Privacy rule 9: nothing but figures of a public hold-out is published beside the weights."""
+    if unknown := [name for name in metrics if type(name) is not str or name not in METRICS]:
+        state.findings.add("private_metrics", entry.index, f"{shown(unknown[0])} is no metric of a public hold-out")
+    elif metrics and not any(state.runs[(run.id, name)].has_holdout for name in run.group):
+        why = f"run {run.id} publishes metrics, and none of its data has a public hold-out"
+        state.findings.add("private_metrics", entry.index, why)
 
 
 def reconciled(state: State, entry: Entry) -> None:
@@ -165,8 +197,7 @@ def reconciled(state: State, entry: Entry) -> None:
     for item in read.sequence(entry.facts, "debited"):
         if type(item) is not dict:
             raise BadEntryError("bad_facts", "debited must be a list of runs and rounds")
-        read.integer(item, "rounds", 1)
-        state.explained.append((entry.index, read.text(item, "run")))
+        state.explained.append((entry.index, read.text(item, "run"), read.integer(item, "rounds", 1)))
 
 
 def _given_back(entry: Entry, run: Run) -> int:

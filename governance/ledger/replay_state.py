@@ -101,6 +101,8 @@ class Population:
     budget: Budget
     thresholds: Vector
     opened_at: int
+    declared_size: int
+    alone: tuple[str, ...]  # the populations of a run over this one alone
     balances: dict[Scope, Balance] = field(default_factory=dict)
     quotas: dict[Scope, Quota] = field(default_factory=dict)
     decisions: int = 0
@@ -132,11 +134,13 @@ class Run:
     charged: Charged | None  # forgotten when nothing more can be debited or released
     rounds: int
     rounds_per_charge: int
+    has_holdout: bool  # one of its datasets in this population has a public hold-out, at its version
     state: str = "reserved"
     rounds_debited: int = 0
     rounds_released: int = 0
     grant: str | None = None
     fencing_token: int = 0
+    is_reconciled: bool = False  # a reconciliation debited some of it
 
     @property
     def undebited(self) -> int:
@@ -147,6 +151,7 @@ class Run:
 class Dataset:
     population_id: str
     version: int
+    holdouts: set[int]  # versions that have a public hold-out
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +178,22 @@ class State:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     disjoint: dict[tuple[str, ...], dict[str, int]] = field(default_factory=dict)
     runs: dict[RunKey, Run] = field(default_factory=dict)
-    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of runs over several populations
+    handles: dict[str, str] = field(default_factory=dict)  # version handle: population
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)  # run: all of its populations
+    decisions: set[str] = field(default_factory=set)
+    grants: dict[str, str] = field(default_factory=dict)  # grant: run
     keys: list[EnrolledKey] = field(default_factory=list)
     policy: tuple[int, str] | None = None  # sequence and revision in force
     fencing_token: int = 0
-    token_holder: str | None = None  # the run that the newest token was given to
+    windowed: int | None = None  # entry of the last approval to which a quota's window applied
     step: Step | None = None
-    reconciled: dict[str, int] = field(default_factory=dict)  # run: rounds debited, or adjusted, after a restore
-    explained: list[tuple[int, str]] = field(default_factory=list)  # (entry, run) that reconciliations name
+    # Rounds debited, or adjusted, after a restore, and the first entry that did
+    reconciled: dict[RunKey, tuple[int, int]] = field(default_factory=dict)
+    explained: list[tuple[int, str, int]] = field(default_factory=list)  # (entry, run, rounds) of reconciliations
+
+    def reconcile(self, key: RunKey, rounds: int, index: int) -> None:
+        before, first = self.reconciled.get(key, (0, index))
+        self.reconciled[key] = before + rounds, first
 
     def add_up(self) -> None:
         """Adds up every balance, so that none needs a curve that it was charged with any more."""

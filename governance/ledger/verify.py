@@ -5,6 +5,7 @@
 (3) The tree over the lines has the root of every checkpoint, at its size.
 (4) Checkpoints are signed by the log's key in force, up to an anchor of trust, and co-signed by the witnesses.
 (5) What the auditor had before (an export, checkpoints) is continued.
+(6) Approvals under a window were made when they say, as far as later entries, witnesses and the auditor's clock tell.
 
 Invariants
 - One pass, in memory that does not grow with the entries' bytes.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import BinaryIO
 
 from accountant.errors import AccountantError
@@ -27,6 +29,7 @@ from governance.ledger.findings import BadEntryError, Findings
 from governance.ledger.notes import VerifierKey
 from governance.ledger.replay import Replay
 from governance.ledger.replay_state import Balance, Population
+from governance.ledger.verify_dates import Dates
 from governance.ledger.verify_export import Earlier, Order, Tree, lines
 from governance.ledger.verify_signatures import Judge, Judged, Signed
 
@@ -42,6 +45,7 @@ class Known:
     witness_keys: Sequence[VerifierKey] = ()
     earlier_export: BinaryIO | None = None
     leaf_hashes: Iterable[bytes] | None = None
+    now: datetime | None = None  # by the auditor's clock; None: nothing is compared with it
     full_curves: bool = False
 
 
@@ -96,11 +100,18 @@ def verify(
     """``findings``: what was found already, before the entries were read. ``progress`` gets numbers of bytes."""
     found = Findings() if findings is None else findings
     replay = Replay(found, full_curves=known.full_curves)
-    tree = Tree({one.checkpoint.size for one in known.checkpoints})
-    _stream(file, known, replay, tree, found, progress)
+    sizes = {one.checkpoint.size for one in known.checkpoints}
+    tree, dates = Tree(sizes), Dates(found, sizes)
+    _stream(file, known, replay, tree, dates, progress)
     replay.finish()
     judge = Judge(found, replay.keys, known.log_key, known.witness_keys, tree.roots, tree.size)
     report = Report(found, tree.size, tree.root().hex(), checkpoints=judge.judge(known.checkpoints))
+    for one in report.checkpoints:
+        if tree.roots.get(one.size, b"").hex() == one.root:
+            for witness, at in one.cosigned:
+                if at is not None:
+                    dates.cosigned(one.size, witness, at)
+    dates.finish(known.now)
     if known.log_key is not None:
         report.anchor, report.is_pinned = known.log_key.encode(), True
     elif replay.keys:
@@ -113,8 +124,9 @@ def verify(
 
 
 def _stream(
-    file: BinaryIO, known: Known, replay: Replay, tree: Tree, findings: Findings, progress: Callable[[int], None]
+    file: BinaryIO, known: Known, replay: Replay, tree: Tree, dates: Dates, progress: Callable[[int], None]
 ) -> None:
+    findings = replay.findings
     reader, order = EntryReader(), Order(findings)
     earlier = None if known.earlier_export is None else Earlier(known.earlier_export, findings)
     leaves = None if known.leaf_hashes is None else iter(known.leaf_hashes)
@@ -133,6 +145,8 @@ def _stream(
         else:
             order.see(entry.index)
             replay.apply(entry)
+            dates.see(entry, replay.windowed)
+        dates.keep(tree.size)
         read += len(line) + 1
         if position % _PROGRESS_EVERY == 0:
             progress(read)

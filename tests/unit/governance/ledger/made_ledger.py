@@ -13,7 +13,7 @@ from typing import Any
 from accountant.charge import own_estimate
 from accountant.codec import encode_event
 from accountant.curve import ACCOUNTANT
-from accountant.events import Event, PoissonGaussian
+from accountant.events import Event, PoissonGaussian, PoissonGaussianStatistics
 from accountant.filter import Budget
 from governance.ledger.chain import entry_body, leaf_hash
 from governance.ledger.merkle import Frontier
@@ -25,6 +25,7 @@ ORIGIN = "ledger.example.org/test"
 LOG_KEY, NEXT_KEY, FOREIGN_KEY = (SignerKey.generate(ORIGIN) for _ in range(3))
 WITNESS = SignerKey.generate("witness.example.org", COSIGNATURE)
 EVENT = PoissonGaussian(0.05, 2.0, 10)
+DECLARED = 1000  # people in each population
 DIGEST = hashlib.sha256(b"").hexdigest()
 
 
@@ -36,6 +37,17 @@ def budget(epsilon: float = 8.0, relation: str = "ADD_OR_REMOVE_ONE") -> Budget:
 @lru_cache
 def charge_units(event: Event, relation: str = "ADD_OR_REMOVE_ONE") -> tuple[str, ...]:
     return tuple(str(units) for units in own_estimate(event, budget().orders, relation))
+
+
+def effective(event: Event, declared: int = DECLARED) -> dict[str, Any]:
+    """Parameters that are charged as this event."""
+    found: dict[str, Any] = {"rounds": event.rounds, "no_clients": None, "clipping_norm": 1.0, "mechanism": "other"}
+    if not isinstance(event, PoissonGaussianStatistics):
+        found["noise_multiplier"] = event.noise_multiplier
+    if isinstance(event, PoissonGaussian):
+        clients = round(event.sampling_probability * declared)
+        found |= {"mechanism": "gaussian_fixed_clipping", "clients_per_round": clients}
+    return found
 
 
 @dataclass
@@ -59,16 +71,22 @@ class Made:
         self.rows.append(Row(kind, subjects, facts, self.at))
         return len(self.rows) - 1
 
+    def policies(self) -> int:
+        facts = {"revision": "1-a", "sequence": 1, "digests": {}, "by": "operator"}
+        return self.add("policy_activated", facts)
+
     def opened(self, population: str = "pop_1", epsilon: float = 8.0, dataset: str = "dat_1") -> int:
         document = budget(epsilon, self.relation).to_document()
-        facts = {"declared_size": 300, "budget": document, "owner": "usr_owner"}
+        facts = {"declared_size": DECLARED, "budget": document, "owner": "usr_owner"}
         index = self.add("population_opened", facts, population_id=population)
         self.registered(population, dataset)
         return index
 
-    def registered(self, population: str = "pop_1", dataset: str = "dat_1", version: int = 1) -> int:
-        facts = {"version": version, "version_handle": "ver_1", "has_public_holdout": False, "policy": "standard"}
-        more = {"max_examples_per_unit": 10, "by": "usr_owner"}
+    def registered(
+        self, population: str = "pop_1", dataset: str = "dat_1", version: int = 1, *, holdout: bool = False
+    ) -> int:
+        facts = {"version": version, "version_handle": f"ver_{dataset}_{version}", "policy": "standard"}
+        more = {"has_public_holdout": holdout, "max_examples_per_unit": 10, "by": "usr_owner"}
         return self.add("dataset_registered", facts | more, population_id=population, dataset_id=dataset)
 
     def quota(self, scope: str = "project", scope_id: str = "prj_1", epsilon: float = 4.0, **more: Any) -> int:
@@ -95,6 +113,7 @@ class Made:
             "outcome": "refused" if run is None else "approved",
             "dataset_version": 1,
             "reasons": [],
+            "effective": None if run is None else effective(event, DECLARED * len(more.get("populations", "1"))),
             "charge": None if run is None else self.charge(event),
             "policy_revision": "1-a",
         }
@@ -133,7 +152,7 @@ class Made:
         return self.add("quarantine", {"rounds_held": held, "rounds_debited": debited}, **self.subjects(run))
 
     def resolved(self, run: str, rounds: int, debited: int) -> int:
-        evidence = {"kind": "runner_journal", "sha256": DIGEST}
+        evidence = {"kind": "power_loss", "sha256": DIGEST}
         facts = {"rounds_released": rounds, "rounds_debited": debited, "evidence": evidence, "by": "usr_admin"}
         return self.add("quarantine_resolved", facts, **self.subjects(run))
 
@@ -143,6 +162,12 @@ class Made:
         self.debited(run, 0, 4)
         self.debited(run, 4, 6)
         self.published(run)
+
+    def reconciled(self, **debited: int) -> int:
+        """Rounds by run."""
+        listed = [{"run": run, "rounds": rounds} for run, rounds in debited.items()]
+        facts = {"witness": {"size": 3, "root": DIGEST}, "recovered_entries": 0, "debited": listed, "reports": [DIGEST]}
+        return self.add("reconciled", facts | {"by": "operator"})
 
     def bodies(self) -> list[bytes]:
         return [entry_body(index, row.kind, row.at, row.subjects, row.facts) for index, row in enumerate(self.rows)]
@@ -157,7 +182,7 @@ def every_end() -> Made:
     """Two published runs, one released, one quarantined, one resolved, one still open, and a refusal."""
     made = Made()
     made.key(LOG_KEY)
-    made.add("policy_activated", {"revision": "1-a", "sequence": 1, "digests": {}, "by": "operator"})
+    made.policies()
     made.opened()
     made.quota()
     made.whole_run("run_1")

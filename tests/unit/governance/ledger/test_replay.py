@@ -16,7 +16,6 @@ from governance.ledger.entry_reader import Entry
 from governance.ledger.findings import KEPT, MEANINGS, Findings
 from governance.ledger.replay import Replay, replay
 from tests.unit.governance.ledger.made_ledger import (
-    DIGEST,
     EVENT,
     FOREIGN_KEY,
     LOG_KEY,
@@ -24,6 +23,7 @@ from tests.unit.governance.ledger.made_ledger import (
     Made,
     budget,
     charge_units,
+    effective,
     every_end,
 )
 
@@ -38,6 +38,13 @@ def codes(made: Made) -> dict[str, int]:
 
 def found(made: Made) -> list[tuple[str, int | None]]:
     return [(one.code, one.index) for one in folded(made).findings.kept]
+
+
+def begun(relation: str = "ADD_OR_REMOVE_ONE") -> Made:
+    """With policies in force."""
+    made = Made(relation=relation)
+    made.policies()
+    return made
 
 
 def amount(times: int, event: PoissonGaussian = EVENT) -> tuple[int, ...]:
@@ -67,7 +74,7 @@ def test_balances_are_what_was_committed_and_debited_in_every_scope() -> None:
 @pytest.mark.parametrize("pending", [3, 1024])
 def test_many_different_curves_add_up_as_exactly_as_few(monkeypatch: pytest.MonkeyPatch, pending: int) -> None:
     monkeypatch.setattr("governance.ledger.replay_decisions._CURVES_PENDING", pending)
-    made = Made()
+    made = begun()
     made.opened()
     events = [PoissonGaussian(0.01, 2.0 + number / 10, 2) for number in range(40)]
     for number, event in enumerate(events):
@@ -91,14 +98,14 @@ def test_readings_are_the_odometers_at_any_delta() -> None:
 
 
 def test_a_population_without_runs_has_a_balance_of_nothing() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     nothing = zero(budget().orders)
     assert {("pop_1", "population", "pop_1"): (nothing, nothing)} == folded(made).balances
 
 
 def test_a_run_may_be_released_before_it_is_granted_and_after_all_of_its_rounds() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     made.decided("run_1")
     made.released("run_1", 10, 0)
@@ -151,7 +158,7 @@ BREACHES: dict[str, tuple[Callable[[Made], object], str, int | None]] = {
     "a debited round is freed by a release": (_facts(13, rounds_released=8), "freed_debited_round", 13),
     "a release hides a debit": (_facts(13, rounds_released=8, rounds_debited=2), "freed_debited_round", 13),
     "a release gives back too little": (_facts(13, rounds_released=6), "illegal_transition", 13),
-    "a release is said to be before data": (_facts(13, why="failed_before_data"), "illegal_transition", 13),
+    "a release is said to be before data": (_facts(13, why="failed_before_data"), "forbidden_release", 13),
     "a debited round is freed by a resolution": (_facts(23, rounds_released=6), "freed_debited_round", 23),
     "a quarantine is resolved twice": (lambda m: m.resolved("run_4", 0, 10), "illegal_transition", 32),
     "a published run is released": (lambda m: m.released("run_1", 0, 10), "illegal_transition", 32),
@@ -195,20 +202,7 @@ BREACHES: dict[str, tuple[Callable[[Made], object], str, int | None]] = {
     ),
     "an order is left out": (lambda m: m.rows[5].facts["charge"]["units_per_round"].pop(), "bad_facts", 5),
     "rounds are charged together": (lambda m: m.rows[5].facts["charge"].update(rounds_per_charge=10), "bad_facts", 5),
-    "nobody was reconciled": (
-        lambda m: m.add(
-            "reconciled",
-            {
-                "witness": {"size": 3, "root": DIGEST},
-                "recovered_entries": 0,
-                "debited": [{"run": "run_9", "rounds": 1}],
-                "reports": [],
-                "by": "operator",
-            },
-        ),
-        "illegal_transition",
-        32,
-    ),
+    "nobody was reconciled": (lambda m: m.reconciled(run_9=1), "illegal_transition", 32),
 }
 
 
@@ -237,14 +231,19 @@ def test_the_last_bit_of_another_processor_is_no_lowered_charge() -> None:
 
 def test_more_noise_in_the_event_than_was_charged_for_is_no_breach_and_less_is() -> None:
     def noise(multiplier: float) -> Callable[[Made], None]:
-        return lambda made: made.rows[5].facts["charge"]["event"].update(noise_multiplier=multiplier)
+        def change(made: Made) -> None:
+            facts = made.rows[5].facts
+            for parameters in (facts["charge"]["event"], facts["effective"]):
+                parameters["noise_multiplier"] = multiplier
+
+        return change
 
     assert {} == codes(every_end().changed(noise(3.0)))
     assert ("under_charged", 5) in found(every_end().changed(noise(1.5)))
 
 
 def test_a_full_computation_finds_a_curve_that_the_accountant_does_not_compute() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     made.decided("run_1")
     charge = made.rows[-1].facts["charge"]
@@ -275,31 +274,31 @@ def _many(made: Made, runs: int, event: PoissonGaussian) -> Made:
 
 
 def test_an_approval_beyond_the_populations_budget_is_named() -> None:
-    made = Made()
+    made = begun()
     made.opened(epsilon=1.0)
     _many(made, 3, large(50))
-    assert [("over_admitted", 3), ("over_admitted", 4)] == found(made)
+    assert [("over_admitted", 4), ("over_admitted", 5)] == found(made)
 
 
 def test_an_approval_beyond_a_quota_is_named_and_other_projects_are_not() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     made.quota(epsilon=2.0)
     _many(made, 3, large(100))
     made.decided("other", large(100))
     made.rows[-1].subjects["project_id"] = "prj_2"
-    assert [("over_admitted", 4), ("over_admitted", 5)] == found(made)
+    assert [("over_admitted", 5), ("over_admitted", 6)] == found(made)
 
 
 def test_a_quota_counts_what_was_spent_before_it_was_set() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     _many(made, 1, large(120))
     made.quota(epsilon=2.0)
     made.decided("late", large(20))
     made.decided("other", large(20))
     made.rows[-1].subjects["project_id"] = "prj_2"
-    assert [("over_admitted", 4)] == found(made)
+    assert [("over_admitted", 5)] == found(made)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +311,7 @@ def test_a_quota_counts_what_was_spent_before_it_was_set() -> None:
     ],
 )
 def test_a_schedule_counts_as_it_stands_at_the_decisions_own_time(at: str, expected: int) -> None:
-    made = Made()
+    made = begun()
     made.opened()
     schedule = {"starts_at": made.at, "initial_epsilon": 0.3, "step_epsilon": 2.0, "period_days": 30}
     made.quota("population", "pop_1", epsilon=4.0, schedule=schedule)
@@ -322,7 +321,7 @@ def test_a_schedule_counts_as_it_stands_at_the_decisions_own_time(at: str, expec
 
 
 def test_nothing_is_admitted_where_nothing_is_unlocked_yet() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     schedule = {"starts_at": made.at, "initial_epsilon": 0, "step_epsilon": 1, "period_days": 30}
     made.quota("population", "pop_1", epsilon=4.0, schedule=schedule)
@@ -331,7 +330,7 @@ def test_nothing_is_admitted_where_nothing_is_unlocked_yet() -> None:
 
 
 def test_what_was_released_makes_room_again_and_what_was_quarantined_does_not() -> None:
-    made = Made()
+    made = begun()
     made.opened(epsilon=1.5)
     made.decided("run_1", large(100))
     made.released("run_1", 100, 0)
@@ -339,14 +338,14 @@ def test_what_was_released_makes_room_again_and_what_was_quarantined_does_not() 
     made.granted("run_2")
     made.quarantined("run_2", 100, 0)
     made.decided("run_3", large(100))
-    assert [("over_admitted", 7)] == found(made)
+    assert [("over_admitted", 8)] == found(made)
 
 
 # --- several populations ---
 
 
 def two_populations() -> Made:
-    made = Made()
+    made = begun()
     for number in (1, 2):
         made.opened(f"pop_{number}", dataset=f"dat_{number}")
     made.disjoint({"dat_1": 1, "dat_2": 1})
@@ -369,25 +368,29 @@ def test_a_run_over_two_populations_is_debited_and_published_in_both() -> None:
         assert (amount(10), amount(10)) == after.balances[(name, "population", name)]
 
 
-# Rows: 0–3 populations, 4 disjoint, 5 and 6 decision, 7 and 8 granted, 9 and 10 debit, 11 and 12 publication.
+# Rows: 0 policies, 1–4 populations, 5 disjoint, 6 and 7 decision, 8 and 9 granted, 10 and 11 debit, 12 and 13
+# publication.
 @pytest.mark.parametrize(
     ("change", "code", "index"),
     [
-        (lambda m: m.rows.pop(4), "not_disjoint", 5),
-        (_facts(4, versions={"dat_1": 1}), "not_disjoint", 6),
-        (lambda m: m.rows.insert(4, m.rows.pop(5)), "split_entries", 5),
-        (lambda m: m.rows.pop(6), "split_entries", 6),
-        (lambda m: m.rows.pop(10), "publication_without_debits", 11),
-        (lambda m: m.rows.pop(9), "split_entries", 9),
-        (lambda m: m.rows.pop(12), "split_entries", None),
-        (lambda m: _swap(m, 9, 10), "split_entries", 9),
-        (lambda m: m.rows.insert(10, m.rows.pop(12)), "split_entries", 10),
-        (_facts(6, decision="dec_other"), "split_entries", 6),
-        (_facts(6, populations=["pop_2", "pop_1"]), "split_entries", 6),
-        (_facts(5, populations=["pop_1"]), "bad_facts", 5),
-        (_facts(5, populations=["pop_1", "pop_1"]), "bad_facts", 5),
-        (_facts(5, populations=[1, {}]), "bad_facts", 5),
-        (_facts(8, fencing_token=1, grant="other"), "stale_grant", 10),
+        (lambda m: m.rows.pop(5), "not_disjoint", 6),
+        (_facts(5, versions={"dat_1": 1}), "not_disjoint", 7),
+        (lambda m: m.rows.insert(5, m.rows.pop(6)), "split_entries", 6),
+        (lambda m: m.rows.pop(7), "split_entries", 7),
+        (lambda m: m.rows.pop(11), "publication_without_debits", 12),
+        (lambda m: m.rows.pop(10), "split_entries", 10),
+        (lambda m: m.rows.pop(13), "split_entries", None),
+        (lambda m: _swap(m, 10, 11), "split_entries", 10),
+        (lambda m: m.rows.insert(11, m.rows.pop(13)), "split_entries", 11),
+        (_facts(7, decision="dec_other"), "split_entries", 7),
+        (_facts(7, populations=["pop_2", "pop_1"]), "split_entries", 7),
+        (_facts(6, populations=["pop_1"]), "bad_facts", 6),
+        (_facts(6, populations=["pop_1", "pop_1"]), "bad_facts", 6),
+        (_facts(6, populations=[1, {}]), "bad_facts", 6),
+        (_facts(6, populations=["pop_1", "pop_3"]), "illegal_transition", 6),
+        (_facts(9, fencing_token=1, grant="other"), "stale_grant", 9),
+        (lambda m: m.rows[7].subjects.update(dataset_id="dat_1"), "illegal_transition", 7),
+        (_facts(7, effective=effective(EVENT)), "under_charged", 7),
     ],
 )
 def test_a_step_that_is_not_in_all_of_its_populations_is_named(
@@ -399,19 +402,19 @@ def test_a_step_that_is_not_in_all_of_its_populations_is_named(
 def test_a_version_that_was_registered_after_the_comparison_is_named() -> None:
     def newer(made: Made) -> None:
         made.registered("pop_2", "dat_2", 2)
-        made.rows.insert(5, made.rows.pop())
-        made.rows[7].facts["dataset_version"] = 2
+        made.rows.insert(6, made.rows.pop())
+        made.rows[8].facts["dataset_version"] = 2
 
-    assert ("not_disjoint", 7) in found(two_populations().changed(newer))
+    assert ("not_disjoint", 8) in found(two_populations().changed(newer))
 
 
 def test_joined_datasets_must_be_registered_in_the_population() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     made.registered(dataset="dat_2")
     made.decided("run_1", joined=[{"dataset": "dat_2", "version": 1}])
     made.decided("run_2", joined=[{"dataset": "dat_3", "version": 1}])
-    assert [("illegal_transition", 4)] == found(made)
+    assert [("illegal_transition", 5)] == found(made)
 
 
 # --- atomic charges, and reconciliation ---
@@ -420,7 +423,7 @@ TREE = TreeGaussian(noise_multiplier=5.0, rounds=16, max_participation=2, min_se
 
 
 def tree_run() -> Made:
-    made = Made(relation="REPLACE_SPECIAL")
+    made = begun(relation="REPLACE_SPECIAL")
     made.opened()
     charge = {**made.charge(TREE), "rounds_per_charge": 16}
     made.decided("run_1", TREE, charge=charge)
@@ -442,25 +445,25 @@ def test_a_tree_is_charged_and_debited_whole() -> None:
 def test_a_part_of_a_tree_is_not_debited() -> None:
     made = tree_run()
     made.debited("run_1", 0, 8)
-    assert [("illegal_transition", 4)] == found(made)
+    assert [("illegal_transition", 5)] == found(made)
 
 
 def test_the_cost_of_a_whole_tree_is_not_one_round_of_it() -> None:
     made = tree_run()
-    made.rows[2].facts["charge"]["rounds_per_charge"] = 1
-    assert ("bad_facts", 2) in found(made)
+    made.rows[3].facts["charge"]["rounds_per_charge"] = 1
+    assert ("bad_facts", 3) in found(made)
 
 
 def test_an_event_that_the_relation_cannot_hold_is_named() -> None:
-    made = Made(relation="REPLACE_ONE")
+    made = begun(relation="REPLACE_ONE")
     made.opened()
     made.relation = "ADD_OR_REMOVE_ONE"
     made.decided("run_1")
-    assert [("bad_facts", 2)] == found(made)
+    assert [("bad_facts", 3)] == found(made)
 
 
 def test_reconciliation_debits_what_ran_without_an_entry_and_adjusts_what_was_never_reserved() -> None:
-    made = Made()
+    made = begun()
     made.opened()
     made.decided("run_1")
     made.debited("run_1", 0, 6, reconciled=True)
@@ -469,9 +472,7 @@ def test_reconciliation_debits_what_ran_without_an_entry_and_adjusts_what_was_ne
     made.resolved("run_1", 3, 7)
     lost = made.charge() | {"rounds": 5, "run": "run_lost", "by": "operator"}
     made.add("adjustment", lost, population_id="pop_1")
-    debited = [{"run": "run_1", "rounds": 7}, {"run": "run_lost", "rounds": 5}]
-    facts = {"witness": {"size": 9, "root": DIGEST}, "recovered_entries": 0, "debited": debited, "reports": [DIGEST]}
-    made.add("reconciled", facts | {"by": "operator"})
+    made.reconciled(run_1=7, run_lost=5)
     after = folded(made)
 
     assert [] == after.findings.kept
@@ -480,10 +481,11 @@ def test_reconciliation_debits_what_ran_without_an_entry_and_adjusts_what_was_ne
 
 
 def test_what_was_lost_may_have_broken_the_guarantee_and_it_says_so() -> None:
-    made = Made()
+    made = begun()
     made.opened(epsilon=1.0)
     lost = made.charge(large(100)) | {"rounds": 100, "run": "run_lost", "by": "operator"}
     made.add("adjustment", lost, population_id="pop_1")
+    made.reconciled(run_lost=100)
     assert [("budget_exceeded", None)] == found(made)
 
 
