@@ -8,11 +8,14 @@ Invariants
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -75,12 +78,17 @@ def main(
 
     Exit status: 0 verified, 1 something was found, 2 wrong usage or an unreadable file.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no ε gets an escape, and nobody a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Entries are freed as they are read; the collector would only walk what stays, over and over.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     try:
         if not checkpoint and not without_checkpoint:
             raise UnusableError("give --checkpoint FILE, or --without-checkpoint to check the entries by themselves")
+        if not checkpoint and (log_key or witness_key):
+            raise UnusableError("--log-key and --witness-key are checked on a checkpoint: give --checkpoint FILE")
         report = _verified(
             ledger,
             checkpoint or [],
@@ -127,6 +135,7 @@ def _verified(
             witness_keys=witness_keys,
             earlier_export=earlier,
             full_curves=full_curves,
+            now=datetime.now(UTC),
         )
         file = files.enter_context(_opened(ledger))
         with _progress(os.fstat(file.fileno()).st_size) as progress:
@@ -155,8 +164,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _signed(path: Path, kind: Kind, findings: Findings) -> Signed | None:
-    with _opened(path) as file:
-        data = file.read(MAX_NOTE_BYTES + 1)
+    data = _start(path, MAX_NOTE_BYTES + 1)
     try:
         return verify_signatures.read(path.name, kind, data)
     except NoteError as error:
@@ -165,8 +173,15 @@ def _signed(path: Path, kind: Kind, findings: Findings) -> Signed | None:
 
 
 def _is_export(path: Path) -> bool:
+    return _start(path, 1) == b"{"
+
+
+def _start(path: Path, size: int) -> bytes:
     with _opened(path) as file:
-        return file.read(1) == b"{"
+        try:
+            return file.read(size)
+        except OSError as error:
+            raise UnusableError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @contextmanager

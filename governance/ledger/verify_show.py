@@ -55,7 +55,7 @@ def show(report: Report, console: Console) -> None:
         _line(console, f"checkpoint {one.name}: {one.size} entries, signed by {signed}{more}")
     _show_anchor(report, console)
     if report.populations:
-        console.print(_populations(report.populations))
+        console.print(_populations(report.populations, is_ascii=console.options.ascii_only))
     if report.is_clean:
         _line(console, "Verified.", "bold green")
         return
@@ -93,10 +93,12 @@ def _cosigned(name: str, at: int | None) -> str:
     return f"{name} at {datetime.fromtimestamp(at, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}"
 
 
-def _populations(found: list[PopulationReport]) -> Table:
+def _populations(found: list[PopulationReport], *, is_ascii: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("population, and its quotas", overflow="fold")
-    for heading in ("ε, at most", "δ", "spent ε", "committed ε", "runs", "refused", "published"):
+    epsilon, delta = ("epsilon", "delta") if is_ascii else ("ε", "δ")
+    readings = (f"{epsilon}, at most", delta, f"spent {epsilon}", f"committed {epsilon}")
+    for heading in (*readings, "runs", "refused", "published"):
         table.add_column(heading, justify="right")
     for one in found:
         cells = [f"{one.epsilon:g}", f"{one.delta:g}", f"{one.spent_epsilon:.4f}", f"{one.committed_epsilon:.4f}"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from governance.ledger import verify_main
 from governance.ledger.findings import MEANINGS
 from governance.ledger.notes import SignerKey
 from governance.ledger.verify_main import app
@@ -125,6 +129,7 @@ def test_an_earlier_export_and_an_earlier_checkpoint_are_told_apart(tmp_path: Pa
 def test_full_curves_are_computed_again(tmp_path: Path) -> None:
     made = Made()
     made.key(LOG_KEY)
+    made.policies()
     made.opened()
     made.decided("run_1")
     charge = made.rows[-1].facts["charge"]
@@ -156,6 +161,39 @@ def test_wrong_usage_and_unreadable_files_are_status_2(tmp_path: Path) -> None:
         call(ledger, "--checkpoint", checkpoint, "--witness-key", "a+00000000+AAAA").exit_code,
         call(ledger, "--checkpoint", checkpoint, "--previous", ledger, "--previous", ledger).exit_code,
     ]
+
+
+def test_anchors_that_nothing_is_checked_against_are_wrong_usage(tmp_path: Path) -> None:
+    ledger, _ = written(tmp_path, every_end())
+    assert [2, 2] == [call(ledger, "--without-checkpoint", *one).exit_code for one in (PINNED, WITNESSED)]
+
+
+class Unreadable(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, "the disk is broken")
+
+
+def test_a_file_that_opens_and_cannot_be_read_is_status_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, checkpoint = written(tmp_path, every_end())
+    opened = verify_main._opened
+    broken = tmp_path / "broken"
+    monkeypatch.setattr(verify_main, "_opened", lambda path: Unreadable() if path == broken else opened(path))
+    for arguments in (("--checkpoint", broken), ("--checkpoint", checkpoint, "--previous", broken)):
+        found = call(ledger, *arguments)
+        assert 2 == found.exit_code
+        assert "broken cannot be read: the disk is broken" in found.output
+
+
+def test_a_terminal_without_greek_letters_gets_the_report_too(tmp_path: Path) -> None:
+    made = every_end()
+    made.quota("project", "prj_\u03b5")
+    ledger, checkpoint = written(tmp_path, made)
+    command = [sys.executable, "-m", "governance.ledger.verify_main", str(ledger), "--checkpoint", str(checkpoint)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=120, check=False)
+    assert (0, b"") == (found.returncode, found.stderr)
+    assert b"spent epsilon" in found.stdout
+    assert b"prj_\\u03b5" in found.stdout
 
 
 def test_a_hostile_ledger_cannot_write_to_the_terminal(tmp_path: Path) -> None:
