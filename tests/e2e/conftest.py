@@ -1,4 +1,5 @@
-"""Two nodes for the whole session: one that trains, and one without a runner, where requests stay requests."""
+"""Three nodes for the whole session: one that trains, one without a runner, where requests stay requests, and one that
+trains and whose log has a witness."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import pytest
 from api import node as nodes_on_disk
 from api.cli_common import load_settings
 from examples.digits import seed
+from tests.e2e.commands import Witness, log_key
 from tests.e2e.nodes import DemoNode, Person
 from tests.e2e.programs import server_program
 
@@ -43,7 +45,7 @@ class QuietNode:
 @pytest.fixture(scope="session")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietNode]:
     folder = tmp_path_factory.mktemp("quiet")
-    password = _make_demo_node(folder / "node")
+    password = make_demo_node(folder / "node")
     program = server_program(folder / "node", "serve", "--port", "0", log=folder / "serve.log")
     try:
         with contextlib.closing(DemoNode(folder / "node", program)) as node:
@@ -55,12 +57,38 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietNode]:
         program.stop()
 
 
-def _make_demo_node(folder: Path) -> str:
+@dataclass(frozen=True)
+class WitnessedNode:
+    """What ``pysytff-server up`` starts; ``log_key`` is the one that an auditor noted at the beginning."""
+
+    node: DemoNode
+    witness: Witness
+    log_key: str
+
+
+@pytest.fixture(scope="session")
+def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WitnessedNode]:
+    folder = tmp_path_factory.mktemp("witnessed")
+    make_demo_node(folder / "node")
+    key = log_key(folder / "node")
+    with contextlib.ExitStack() as ends:
+        witness = Witness(folder / "witness", key)
+        ends.callback(witness.stop)
+        variables = {"PYSYTFF_WITNESSES": f"{witness.key} {witness.url}"}
+        program = server_program(folder / "node", "up", "--port", "0", log=folder / "up.log", **variables)
+        ends.callback(program.stop)
+        node = ends.enter_context(contextlib.closing(DemoNode(folder / "node", program)))
+        yield WitnessedNode(node, witness, key)
+
+
+def make_demo_node(folder: Path, **variables: str) -> str:
     """The admin's password."""
     with pytest.MonkeyPatch.context() as environment:
         for name in os.environ:
             if name == "DATABASE_URL" or (name.startswith("PYSYTFF_") and name != "PYSYTFF_OPA_PATH"):
                 environment.delenv(name)
+        for name, value in variables.items():
+            environment.setenv(name, value)
         settings = load_settings(folder)
         admin = nodes_on_disk.create(settings, "admin@stargate.net", demo=True)
         seed.seed(settings)

@@ -18,10 +18,11 @@ import pytest
 
 from governance.ledger.verify import Known, verify
 from pysytff.errors import RunEndedError
+from tests.e2e.commands import operator
 from tests.e2e.conftest import QuietNode
 from tests.e2e.nodes import DemoNode, Json, unchanging
 from tests.e2e.programs import descendants, matching, no_room_for, server_program, wait_gone, wait_until
-from tests.integration.processes.nodes import is_gone
+from tests.integration.processes.nodes import is_gone, pysytff_server
 
 ROUNDS = 120  # enough to be killed in the middle of it
 
@@ -91,11 +92,17 @@ def nothing_is_freed(node: DemoNode, run_id: str, before: Json) -> None:
     assert [] == node.entries(run_id=run_id, kind="release")
     assert (run["rounds_debited"], ROUNDS - run["rounds_debited"]) == (facts["rounds_debited"], facts["rounds_held"])
     assert before["committed_epsilon"] == after["committed_epsilon"]
+    audited(node)
+
+
+def audited(node: DemoNode) -> None:
+    """The auditor's sum, of the entries alone, is the node's."""
     bodies = b"".join(base64.b64decode(entry["body_base64"]) + b"\n" for entry in node.entries())
     report = verify(io.BytesIO(bodies), Known())
-    (audited,) = report.populations
+    (ours,) = report.populations
+    theirs = node.budget()
     assert [] == report.findings.kept
-    assert (after["spent_epsilon"], after["committed_epsilon"]) == (audited.spent_epsilon, audited.committed_epsilon)
+    assert (theirs["spent_epsilon"], theirs["committed_epsilon"]) == (ours.spent_epsilon, ours.committed_epsilon)
 
 
 def scratch(node: DemoNode) -> list[Path]:
@@ -164,3 +171,26 @@ def test_a_lost_runners_lease_ends_and_its_run_is_quarantined(lost: Lost) -> Non
 
     ended_without_result(lost.node, lost.run_id)
     nothing_is_freed(lost.node, lost.run_id, lost.committed)
+
+
+def test_an_operator_with_evidence_gives_back_what_the_lost_run_had_not_debited(lost: Lost) -> None:
+    """A host that was lost says nothing about anybody. The rounds that were debited stay spent."""
+    before, run = lost.node.budget(), lost.node.run(lost.run_id)
+    password = operator(lost.node.folder, "user", "password", "admin@stargate.net").split()[-1]
+    story = "The host of the runner lost its power; the machine room's log says so."
+    given = ("--kind", "host_lost", "--statement", story, "--email", "admin@stargate.net", "--url", lost.node.url)
+    resolve = ("ledger", "resolve", lost.run_id, *given)
+    said = operator(lost.node.folder, *resolve, PYSYTFF_PASSWORD=password)
+    again = pysytff_server(lost.node.folder, *resolve, PYSYTFF_PASSWORD=password)
+
+    spent, left = run["rounds_debited"], ROUNDS - run["rounds_debited"]
+    assert f"{lost.run_id}: {spent} of {ROUNDS} rounds stay spent, {left} were given back\n" == said
+    assert (1, True) == (again.returncode, "only a quarantined one is resolved" in again.stderr)
+    (resolved,) = lost.node.entries(run_id=lost.run_id, kind="quarantine_resolved")
+    facts = resolved["body"]["facts"]
+    assert (left, spent, "host_lost") == (facts["rounds_released"], facts["rounds_debited"], facts["evidence"]["kind"])
+    assert [] == [entry for entry in lost.node.entries() if "power" in str(entry["body"])]
+    after = lost.node.budget()
+    assert before["spent_epsilon"] == after["spent_epsilon"]
+    assert after["spent_epsilon"] <= after["committed_epsilon"] < before["committed_epsilon"]
+    audited(lost.node)

@@ -129,7 +129,7 @@ def export(
             rich.progress.TimeElapsedColumn(),
         )
         console = rich.console.Console(file=sys.stderr)
-        with rich.progress.Progress(*columns, console=console, disable=as_json) as bar:
+        with rich.progress.Progress(*columns, console=console, disable=as_json or not console.is_terminal) as bar:
             task = bar.add_task("exporting", total=None, seen="")
 
             def progress(done: int, total: int | None) -> None:
