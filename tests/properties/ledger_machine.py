@@ -100,49 +100,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(drawn=DRAWN, crash=_CRASH, later=_LATER)
     def alone(self, drawn: ops.Admit | Draft, crash: int | None, later: str) -> None:
         self._advance(later)
-        operation = self._resolved(drawn)
-        self.broken = True
-        seen = self._seen(self.node, operation, crash)
-        if seen.crashed:
-            self.node.close()
-            self.node = self._node()
-        world = self._observed()
-        seen.born = world.born(self.model, operation)
-        self.model.apply(operation, seen)
-        compare(world, self.model, self.fold)
-        self._stepped()
+        self.do(self._resolved(drawn), crash)
 
     @rule(first=DRAWN, second=DRAWN, pause=_POINTS, crash=st.sampled_from([False, False, False, True]))
     def together(self, first: ops.Admit | Draft, second: ops.Admit | Draft, pause: int, crash: bool) -> None:
-        """``second`` begins when ``first`` has come to point ``pause``, and goes on as far as locks let it."""
-        one, other = self._resolved(first), self._resolved(second)
-        self.broken = True
-        late: list[Seen] = []
-        thread = threading.Thread(target=lambda: late.append(self._seen(self.rival, other)))
-
-        def meanwhile(connection: sa.Connection | None) -> None:
-            thread.start()
-            self._wait(thread, connection)
-            if crash:
-                if connection is not None:
-                    connection.invalidate()
-                raise SimulatedCrash
-
-        early = self._seen(self.node, one, pause, meanwhile)
-        if thread.ident is None:
-            thread.start()
-        thread.join(_PATIENCE_S)
-        if thread.is_alive():
-            raise Mismatch(f"{one} and {other} wait for one another")
-        if early.crashed:
-            self.node.close()
-            self.node = self._node()
-        self._explain((one, other), (early, late[0]))
-        self._stepped()
-
-    def _stepped(self) -> None:
-        self.broken = False
-        self.clock.advance(milliseconds=1)
+        self.at_once(self._resolved(first), self._resolved(second), pause, crash)
 
     @rule(first=_ADMISSIONS, second=_ADMISSIONS, pause=_POINTS)
     def rivals(self, first: ops.Admit, second: ops.Admit, pause: int) -> None:
@@ -187,6 +149,57 @@ class LedgerMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     # --- steps ---
+
+    def do(self, operation: Operation, crash: int | None = None) -> None:
+        """One operation, ended by a crash at that point if there is one."""
+        self.broken = True
+        seen = self._seen(self.node, operation, crash)
+        if seen.crashed:
+            self.node.close()
+            self.node = self._node()
+        self.settle(operation, seen)
+
+    def settle(self, operation: Operation, seen: Seen) -> None:
+        """Whether the model agrees with what was seen of an operation, and with all that the database now holds."""
+        world = self._observed()
+        seen.born = world.born(self.model, operation)
+        self.model.apply(operation, seen)
+        compare(world, self.model, self.fold)
+        self._stepped()
+
+    def at_once(self, one: Operation, other: Operation, pause: int, crash: bool = False) -> bool:
+        """``other`` begins when ``one`` has come to point ``pause``, and goes on as far as locks let it; then ``one``
+        goes on, or crashes. Returns whether it came to that point at all."""
+        self.broken = True
+        late: list[Seen] = []
+        thread = threading.Thread(target=lambda: late.append(self._seen(self.rival, other)))
+
+        def meanwhile(connection: sa.Connection | None) -> None:
+            thread.start()
+            self._wait(thread, connection)
+            if crash:
+                if connection is not None:
+                    connection.invalidate()
+                raise SimulatedCrash
+
+        early = self._seen(self.node, one, pause, meanwhile)
+        paused = thread.ident is not None
+        if not paused:
+            thread.start()
+        thread.join(_PATIENCE_S)
+        if thread.is_alive():
+            raise Mismatch(f"{one} and {other} wait for one another")
+        if early.crashed:
+            self.node.close()
+            self.node = self._node()
+        self._explain((one, other), (early, late[0]))
+        self._stepped()
+        return paused
+
+    def _stepped(self) -> None:
+        self.broken = False
+        self.steps += 1
+        self.clock.advance(milliseconds=1)
 
     def _seen(
         self, node: Node, operation: Operation, at: int | None = None, then: Callable[..., None] | None = None
