@@ -20,13 +20,14 @@ from tests.properties.ledger_model import Seen
 from tests.properties.ledger_operations import Operation, perform
 from tests.properties.ledger_site import Copies, Node
 
-_PER_BUDGET = 12  # repetitions that one budget has room for
+_PER_BUDGET = 10  # repetitions that one budget has room for
 BOTH = (0, 2)  # datasets of two populations
 Begin = Callable[[LedgerMachine], tuple[Operation, Operation]]
 
 
 def _held(machine: LedgerMachine) -> ops.Held:
-    run = list(machine.model.runs.values())[-1]
+    """The newest grant's."""
+    run = max(machine.model.runs.values(), key=lambda run: run.token)
     assert run.grant is not None
     return ops.Held(run.id, run.grant, run.runner, run.token)
 
