@@ -51,6 +51,7 @@ def spent(two: Two) -> Database:
     whole = governed.population.id
     governed.registry.set_quota(governed.owner, whole, "population", whole, 8.0, schedule)
     busy(governed)
+    governed.registry.create_project(governed.researcher, "another project")
     grant = governed.started(rounds=4)
     two.admit(rounds=5)
     governed.settlement.debit(governed.runner, grant.grant_id, grant.fencing_token, 0, 2)
@@ -90,6 +91,58 @@ CHANGES: list[tuple[str, str, str]] = [
     ),
     ("disjoint_populations", "UPDATE disjoint_populations SET versions = '{}'", "versions is not what the entries say"),
     ("policy_activations", "UPDATE policy_activations SET revision = 'x'", "revision is not what the entries say"),
+    (
+        "datasets",
+        "UPDATE datasets SET max_examples_per_unit = 1000000",
+        "max_examples_per_unit is not what the entries say",
+    ),
+    ("datasets", "UPDATE datasets SET policy_id = 'other'", "policy_id is not what the entries say"),
+    (
+        "datasets",
+        "UPDATE datasets SET population_id = (SELECT MAX(id) FROM populations WHERE id <> datasets.population_id)",
+        "population_id is not what the entries say",
+    ),
+    (
+        "dataset_versions",
+        "UPDATE dataset_versions SET holdout_handle = 'x'",
+        "holdout_handle is not what the entries say",
+    ),
+    ("run_datasets", "UPDATE run_datasets SET version = version + 1", "version is not what the entries say"),
+    ("run_datasets", "DELETE FROM run_datasets", "the row is missing"),
+    ("log_head", "UPDATE log_head SET fencing = 0", "fencing is not what the entries say"),
+    ("grants", "UPDATE grants SET state = 'active'", "state is not what the entries say"),
+    ("grants", "UPDATE grants SET state = 'ended'", "state is not what the entries say"),
+    ("reservations", "UPDATE reservations SET closed_entry = NULL", "closed_entry is not what the entries say"),
+    *(
+        ("runs", f"UPDATE runs SET state = '{state}' WHERE state <> '{state}'", "state is not what the entries say")
+        for state in ("reserved", "running", "published", "cancelled", "failed")
+    ),
+    *(
+        (
+            "runs",
+            f"UPDATE runs SET {column} = (SELECT MAX(id) FROM {table} WHERE id <> runs.{column})",
+            f"{column} is not what the entries say",
+        )
+        for column, table in (("researcher_id", "principals"), ("project_id", "projects"), ("decision_id", "grants"))
+    ),
+    ("runs", "UPDATE runs SET rounds = rounds + 1", "rounds is not what the entries say"),
+    (
+        "runs",
+        "UPDATE runs SET population_id = (SELECT MAX(id) FROM populations WHERE id <> runs.population_id)",
+        "population_id is not what the entries say",
+    ),
+    (
+        "runs",
+        "UPDATE runs SET effective = replace(effective, '\"rounds\": ', '\"rounds\": 1')",
+        "effective is not what the entries say",
+    ),
+    ("runs", "UPDATE runs SET requested = '['", "requested is not what the entries say"),
+    (
+        "runs",
+        "UPDATE runs SET grant_template = replace(grant_template, '\"clipping_norm\": ', '\"clipping_norm\": 1')",
+        "grant_template is not what the entries say",
+    ),
+    ("runs", "UPDATE runs SET grant_template = '{}'", "grant_template is not what the entries say"),
 ]
 
 

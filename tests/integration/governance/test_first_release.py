@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from governance.ledger import entries, merkle, vectors
+from governance.ledger import derived, entries, merkle, vectors
 from governance.ledger.chain import leaf_hash
 from governance.ledger.database import Database
 from governance.ledger.entry_reader import EntryReader
@@ -144,6 +144,11 @@ def test_the_migrations_leave_every_entry_as_it_was(migrated: Database, bodies: 
     with migrated.read() as connection:
         hashes = connection.execute(sa.select(ledger_entries.c.leaf_hash).order_by(ledger_entries.c.index)).scalars()
         assert [leaf_hash(body) for body in bodies] == [bytes(one) for one in hashes]
+
+
+def test_the_migrated_rows_are_those_that_its_entries_tell_of(migrated: Database) -> None:
+    with migrated.read() as connection:
+        assert [] == list(derived.differences(connection))
 
 
 def test_the_migrations_grow_the_tree_of_these_entries(migrated: Database, bodies: list[bytes]) -> None:
