@@ -68,6 +68,10 @@ def export(
     made = node_export.export(load_settings(data_dir), out_dir)
     signed = "the node has signed no checkpoint yet" if made.checkpoint is None else str(made.checkpoint)
     out.print(f"{plain(str(made.file))}: {made.size} entries\n{plain(signed)}")
+    for rotation in made.rotations:
+        out.print(f"{plain(str(rotation))}: a further --checkpoint, for the log's key has changed")
+    if made.unsigned:
+        out.print(f"{made.unsigned} newer entries are not signed yet, and left out")
 
 
 @ledger.command("reconcile")

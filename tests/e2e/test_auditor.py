@@ -130,13 +130,11 @@ def test_whatever_is_done_to_an_export_is_found_and_named(
     damaged = audited.shell.home / "damaged.jsonl"
     damaged.write_bytes(b"".join(after))
     damaged.with_name("damaged.jsonl.checkpoint").write_bytes(Path(f"{taken_home}.checkpoint").read_bytes())
-    shown, told = audited.verify(damaged), audited.verify(damaged, "--json", "--previous", taken_home)
+    done = audited.verify(damaged)
 
-    assert (1, 1) == (shown.returncode, told.returncode)
-    assert "NOT verified" in shown.stdout
-    assert named in shown.stdout
-    report = json.loads(told.stdout)
-    assert (False, True) == (report["verified"], named in report["findings_by_code"])
+    assert (1, "") == (done.returncode, done.stderr)
+    assert "NOT verified" in done.stdout
+    assert named in done.stdout
 
 
 def test_neither_another_log_nor_another_witness_is_believed(audited: Audited, taken_home: Path) -> None:
@@ -248,7 +246,12 @@ def test_after_a_change_of_key_whoever_knows_the_old_one_gets_to_the_new_one(
     followed = audited.verify(later, *since, "--previous", f"{taken_home}.checkpoint", "--checkpoint", rotation)
     unproved = audited.verify(later, *since, "--json")
 
+    operator(audited.node.folder, "ledger", "export", "--out", str(audited.shell.home / "by-hand"))
+    by_hand = audited.shell.home / "by-hand" / "ledger.jsonl"
+    handed = audited.verify(by_hand, "--checkpoint", by_hand.with_name(rotation.name.replace("later", "ledger")))
+
     assert (0, True) == (followed.returncode, "Verified." in followed.stdout), followed.stdout
+    assert (0, True) == (handed.returncode, "Verified." in handed.stdout), handed.stdout
     assert (1, {"unproved_rotation": 1}) == (unproved.returncode, json.loads(unproved.stdout)["findings_by_code"])
     assert audited.witnessed.log_key != new_key
 
