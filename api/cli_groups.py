@@ -187,7 +187,9 @@ def population_disjoint(
     newest_only: Annotated[
         bool,
         typer.Option(
-            "--newest-only", help="leave out versions that newer ones replaced (where an old release laid them out)"
+            "--newest-only",
+            help="leave out versions that newer ones replaced (where an old release laid them out): who was only in "
+            "those is not looked for",
         ),
     ] = False,
     url: Url = None,
@@ -198,8 +200,11 @@ def population_disjoint(
 
     settings = load_settings(data_dir)
     with owner.Session(url or settings.own_url, email, ask_password(email)) as session:
-        populations.declare_disjoint(settings, session, one, other, newest_only=newest_only)
-    out.print(f"{plain(one)} and {plain(other)} share nobody; declared")
+        left_out = populations.declare_disjoint(settings, session, one, other, newest_only=newest_only)
+    among = "nobody among the versions that were compared" if left_out else "nobody"
+    out.print(f"{plain(one)} and {plain(other)} share {among}; declared")
+    for handle in left_out:
+        out.print(f"[yellow]not compared:[/] {plain(handle)}, which a newer version replaced")
 
 
 @dataset.command("add")

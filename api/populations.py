@@ -1,7 +1,8 @@
 """What the command line does to declare two populations disjoint: compares who is in them, then has it written down.
 
 Invariants
-- Every version that was ever registered is compared: a unit belongs to one population for life (privacy rule 1).
+- Every version that was ever registered is compared: a unit belongs to one population for life (privacy rule 1). What
+  the owner leaves out all the same is named.
 - The data is read by a process of its own (``python -m runner.unit_keys``), and nothing comes back but yes or no.
 - Only a yes is written down. A no, a doubt and an error are errors, and nothing is written.
 - The entry is made in the owner's name, after the owner logged in; that somebody compared is this host's word.
@@ -34,11 +35,18 @@ class Registered:
     newest_handles: tuple[str, ...]
     newest: Mapping[str, int]
 
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        return tuple(handle for handle in self.handles if handle not in self.newest_handles)
+
 
 def declare_disjoint(
     settings: Settings, session: Session, one: str, other: str, *, newest_only: bool = False
-) -> tuple[str, str]:
-    """Names or ids of two populations. Raises ``OwnerError`` or a domain error."""
+) -> tuple[str, ...]:
+    """Names or ids of two populations; the handles of the versions that were not compared.
+
+    Raises ``OwnerError`` or a domain error.
+    """
     node.require(settings)
     ids = session.population_id(one), session.population_id(other)
     if ids[0] == ids[1]:
@@ -56,9 +64,10 @@ def declare_disjoint(
         owner = registry.principal_by_id(session.principal_id())
         if owner is None:
             raise OwnerError("the node that you logged in to is not the one in this folder")
-        return registry.declare_disjoint(owner, ids[0], ids[1], {**sides[0].newest, **sides[1].newest})
+        registry.declare_disjoint(owner, ids[0], ids[1], {**sides[0].newest, **sides[1].newest})
     finally:
         database.dispose()
+    return sides[0].replaced + sides[1].replaced if newest_only else ()
 
 
 def compare(data_root: Path, left: Sequence[str], right: Sequence[str]) -> bool:

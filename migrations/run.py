@@ -2,8 +2,8 @@
 
 Invariants
 - The location of the scripts is this package, so an installed service needs no ``alembic.ini``.
-- One transaction on PostgreSQL; on SQLite each statement is durable by itself, and a half-applied revision is refused
-  at the next start by Alembic's version table.
+- All revisions of an upgrade are one transaction (``env.py``), on PostgreSQL and on SQLite: what fails leaves the
+  database as it was, and the upgrade may be run again.
 """
 
 from __future__ import annotations

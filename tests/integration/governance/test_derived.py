@@ -152,6 +152,18 @@ def test_a_changed_row_is_named(spent: Database) -> None:
     assert [] == found(spent)
 
 
+def test_a_result_is_not_taken_for_lost_where_nothing_was_restored(spent: Database) -> None:
+    with spent.write() as connection:
+        connection.execute(sa.text("UPDATE runs SET state_reason = 'restored'"))
+    assert ("results", "the row is missing") in found_after(spent, "results", "DELETE FROM results")
+
+
+@pytest.mark.parametrize("kind", ["decision", "population_opened"])
+def test_an_entry_that_cannot_be_read_is_named(spent: Database, kind: str) -> None:
+    statement = f"UPDATE ledger_entries SET body = leaf_hash WHERE kind = '{kind}'"
+    assert ("ledger_entries", "the line is not UTF-8") in found_after(spent, "ledger_entries", statement)
+
+
 def test_a_row_that_no_entry_tells_of_is_named(spent: Database) -> None:
     with spent.write() as connection:
         row: dict[str, Any] = dict(connection.execute(sa.select(tables.debits).limit(1)).mappings().one())

@@ -146,6 +146,32 @@ def test_the_migrations_leave_every_entry_as_it_was(migrated: Database, bodies: 
         assert [leaf_hash(body) for body in bodies] == [bytes(one) for one in hashes]
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_a_migration_that_fails_leaves_the_database_as_it_was_and_may_be_run_again(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path, first_release: sqlite3.Connection
+) -> None:
+    if backend == "sqlite":
+        url = on_sqlite(tmp_path)
+    else:
+        url = request.getfixturevalue("empty_postgres_url")
+        on_postgres(url, first_release)
+    database = Database.open(url)
+    with database.write() as connection:
+        templates = connection.execute(sa.text("SELECT id, grant_template FROM runs")).all()
+        connection.execute(sa.text("UPDATE runs SET grant_template = '{}'"))
+    before = sa.inspect(database.engine).get_table_names()
+    with pytest.raises(KeyError):
+        migrations.upgrade(url)
+    assert before == sa.inspect(database.engine).get_table_names()
+    with database.write() as connection:
+        for run_id, template in templates:
+            values = {"id": run_id, "template": template}
+            connection.execute(sa.text("UPDATE runs SET grant_template = :template WHERE id = :id"), values)
+    migrations.upgrade(url)
+    assert migrations.is_current(database)
+    database.dispose()
+
+
 def test_the_migrated_rows_are_those_that_its_entries_tell_of(migrated: Database) -> None:
     with migrated.read() as connection:
         assert [] == list(derived.differences(connection))

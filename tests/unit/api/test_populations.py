@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from api import populations
+from api import cli_groups, owner, populations
 from api.errors import OwnerError
 from api.owner import Session
 from api.populations import Registered, compare
@@ -40,7 +41,7 @@ def body(dataset: str, version: int, handle: str) -> dict[str, Any]:
 def test_every_version_that_was_ever_registered_is_compared_and_the_newest_are_declared() -> None:
     found = registered(body("a", 1, "ver_a1"), body("b", 1, "ver_b1"), body("a", 2, "ver_a2"))
     assert ("ver_a1", "ver_b1", "ver_a2") == found.handles
-    assert ("ver_a2", "ver_b1") == found.newest_handles
+    assert (("ver_a2", "ver_b1"), ("ver_a1",)) == (found.newest_handles, found.replaced)
     assert {"a": 2, "b": 1} == found.newest
 
 
@@ -48,6 +49,27 @@ def test_every_version_that_was_ever_registered_is_compared_and_the_newest_are_d
 def test_an_entry_of_an_unknown_form_is_an_error_and_no_version_is_left_out(unknown: dict[str, Any]) -> None:
     with pytest.raises(OwnerError, match="this release does not know"):
         registered(body("a", 1, "ver_a1"), unknown)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "expected"),
+    [
+        ((), "north and south share nobody; declared\n"),
+        (
+            ("ver_a1",),
+            "north and south share nobody among the versions that were compared; declared\n"
+            "not compared: ver_a1, which a newer version replaced\n",
+        ),
+    ],
+)
+def test_the_command_says_what_was_not_compared(
+    left_out: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(populations, "declare_disjoint", lambda *_, **__: left_out)
+    monkeypatch.setattr(owner, "Session", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(cli_groups, "ask_password", lambda _: "")
+    cli_groups.population_disjoint("north", "south", "owner@example.org", newest_only=bool(left_out))
+    assert expected == capsys.readouterr().out
 
 
 def version(root: Path, who: Sequence[int]) -> str:
