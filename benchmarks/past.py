@@ -1,11 +1,15 @@
 """Past runs for a ledger: one real run, from request to publication, and thousands of copies of what it left.
 
-Each copy has ids, an index and a leaf hash of its own, and its amount is on the balances: what a ledger looks like that
-many runs went through, made in seconds by one insertion a table. Admission does not know the difference.
+Each copy has ids, indexes, a fencing token and leaves of its own, in one Merkle tree with all before it, and its amount
+is on the balances: what a ledger looks like that many runs went through, made in seconds by one insertion a table.
+Neither admission nor the verifier knows the difference.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -14,21 +18,29 @@ import numpy as np
 import safetensors.numpy
 import sqlalchemy as sa
 
+from accountant.codec import canonical_bytes
 from api.schemas import TrainRequestIn
 from benchmarks.stage import Opa, Site
 from governance import snapshot
 from governance.admission import Admission
-from governance.ledger import budgets, chain, tables, vectors
+from governance.ledger import budgets, chain, entries, tables, vectors
 from governance.model import Principal, Role, new_id, utc_now
 from governance.results import ResultStore
 from governance.settlement import Settlement
 from runner.model_spec import parse
 from runner.port import Grant, RunResult
 
+ENTRIES_PER_RUN = 5  # decision, grant, two debits, publication
 _BATCH = 2_000
 _RUNNER = Principal("rnr_past", Role.RUNNER)
+_TOKEN = re.compile(rb'"fencing_token":\d+')
 
 Row = dict[str, Any]
+
+
+def add_entries(site: Site, opa: Opa, least: int) -> None:
+    """Published runs with as many entries together, or a few more. Raises as ``add_runs`` does."""
+    add_runs(site, opa, -(-least // ENTRIES_PER_RUN))
 
 
 def add_runs(site: Site, opa: Opa, runs: int) -> None:
@@ -40,9 +52,8 @@ def add_runs(site: Site, opa: Opa, runs: int) -> None:
             copies = [original.copy() for _ in range(first, min(first + _BATCH, runs))]
             for table in original.rows:
                 connection.execute(table.insert(), [row for copy in copies for row in copy[table]])
-        head = {"size": original.entries, "events": original.events, "fencing": original.fencing}
-        connection.execute(tables.log_head.update().values(head))
-        _move_balances(connection, grant.run_id, runs)
+        connection.execute(tables.log_head.update().values(original.head()))
+        _move_balances(connection, grant.run_id, runs, original.frontier.size - 1)
     request = TrainRequestIn.model_validate(site.request()).to_domain()
     reading = snapshot.take(site.database, site.researcher, request, utc_now()).budgets[0].readings()[0]
     if reading.committed_epsilon > reading.guarantee_epsilon / 2:
@@ -76,43 +87,61 @@ class _Original:
 
     def __init__(self, connection: sa.Connection, grant: Grant, decision_id: str) -> None:
         self._ids = {grant.run_id: "run", grant.grant_id: "grt", decision_id: "dec"}
-        self._first_entry = 0
         t = tables
         owned = [  # in an order that foreign keys allow
             (t.ledger_entries, t.ledger_entries.c.run_id == grant.run_id),
             (t.decisions, t.decisions.c.id == decision_id),
             (t.idempotency_keys, t.idempotency_keys.c.decision_id == decision_id),
             (t.runs, t.runs.c.id == grant.run_id),
-            *((table, table.c.run_id == grant.run_id) for table in (t.reservations, t.grants, t.debits)),
-            *((table, table.c.run_id == grant.run_id) for table in (t.results, t.run_events)),
+            *((table, table.c.run_id == grant.run_id) for table in (t.run_datasets, t.reservations, t.grants)),
+            *((table, table.c.run_id == grant.run_id) for table in (t.debits, t.results, t.run_events)),
         ]
         self.rows: dict[sa.Table, list[Row]] = {
             table: [dict(row) for row in connection.execute(sa.select(table).where(condition)).mappings()]
             for table, condition in owned
         }
-        self._first_entry = min(row["index"] for row in self.rows[t.ledger_entries])
-        self.entries, self.events, self.fencing = connection.execute(
-            sa.select(t.log_head.c.size, t.log_head.c.events, t.log_head.c.fencing)
-        ).one()
+        self.rows[t.ledger_entries].sort(key=lambda row: int(row["index"]))
+        self._first_entry = self.rows[t.ledger_entries][0]["index"]
+        if len(self.rows[t.ledger_entries]) != ENTRIES_PER_RUN:
+            raise RuntimeError(f"a run has {len(self.rows[t.ledger_entries])} entries, not {ENTRIES_PER_RUN}")
+        self._statement = _statement_digest(self.rows[t.results])
+        head = entries.head(connection)
+        self.frontier, self.events, self.fencing = head.frontier, head.events, head.fencing
+
+    def head(self) -> Row:
+        frontier = self.frontier
+        numbers = {"size": frontier.size, "events": self.events, "fencing": self.fencing}
+        return numbers | {"frontier": frontier.encode()}
 
     def copy(self) -> dict[sa.Table, list[Row]]:
         renamed = {old: new_id(kind) for old, kind in self._ids.items()}
         self.fencing += 1
-        shift = self.entries - self._first_entry
+        shift = self.frontier.size - self._first_entry
+        token = f'"fencing_token":{self.fencing}'.encode()
         found = {table: [_renamed(row, renamed) for row in rows] for table, rows in self.rows.items()}
+        statement = _statement_digest(found[tables.results])
         for row in found[tables.ledger_entries]:
             old, row["index"] = row["index"], row["index"] + shift
             row["body"] = row["body"].replace(f'"index":{old},'.encode(), f'"index":{row["index"]},'.encode())
+            row["body"] = _TOKEN.sub(token, row["body"]).replace(self._statement, statement)
             row["leaf_hash"] = chain.leaf_hash(row["body"])
-        for row in found[tables.debits]:
+            self.frontier, completed = self.frontier.append(row["leaf_hash"])
+            row["subtrees"] = b"".join(completed)
+        for row in (*found[tables.debits], *found[tables.reservations]):
             row["entry_index"] += shift
+        for row in found[tables.reservations]:
+            row["closed_entry"] += shift
         for row in found[tables.run_events]:
             self.events += 1
             row["id"] = self.events
         found[tables.grants][0]["fencing_token"] = self.fencing
         found[tables.idempotency_keys][0]["key"] = secrets.token_hex(12)
-        self.entries += len(found[tables.ledger_entries])
         return found
+
+
+def _statement_digest(results: list[Row]) -> bytes:
+    statement = json.loads(results[0]["privacy_statement"])
+    return hashlib.sha256(canonical_bytes(statement)).hexdigest().encode()
 
 
 def _renamed(row: Row, ids: Mapping[str, str]) -> Row:
@@ -128,9 +157,9 @@ def _replaced(value: Any, ids: Mapping[str, str]) -> Any:
     return value
 
 
-def _move_balances(connection: sa.Connection, run_id: str, runs: int) -> None:
+def _move_balances(connection: sa.Connection, run_id: str, runs: int, last: int) -> None:
     """The balances hold one run of these; now they hold ``runs``."""
     held = budgets.reservations_of(connection, run_id)[0]
     amount = vectors.encode([units * held.rounds * runs for units in held.round_curve])
     mine = tables.balances.c.population_id == held.population_id
-    connection.execute(tables.balances.update().where(mine).values(committed=amount, debited=amount))
+    connection.execute(tables.balances.update().where(mine).values(committed=amount, debited=amount, as_of_entry=last))
