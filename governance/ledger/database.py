@@ -98,7 +98,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads: one snapshot on SQLite, read committed on PostgreSQL.
+        """A transaction that only reads, in one snapshot.
 
         Raises ``StorageError``.
         """
