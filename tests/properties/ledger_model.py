@@ -249,6 +249,8 @@ class Model:
     # --- settlement ---
 
     def _claim(self, claim: ops.Claim, seen: Seen) -> Expected:
+        if self.shut:
+            return refusal(LedgerClosedError)  # also where nothing is queued: it is what makes a runner report
         queued = [run for run in self.runs.values() if run.state == "reserved"]
         oldest = min(queued, key=lambda run: (run.created_at, run.id), default=None)
         born = seen.born.get("granted")
@@ -277,7 +279,7 @@ class Model:
                 answer.parameters.rounds,
             )
 
-        if oldest is None or (seen.beside and run is None and not self.shut):
+        if oldest is None or (seen.beside and run is None):
             return Expected(answer=right)
         return Expected(answer=right, effect=effect)
 
