@@ -20,7 +20,8 @@ def test_init_shows_a_password_and_keeps_folder_and_secrets_to_its_owner(tmp_pat
     assert len(password) >= 20
     assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
     secrets = list((folder / "secrets").iterdir())
-    assert {"log-signing-key", "opa-token", "runner-credential", "token-signing-key"} == {file.name for file in secrets}
+    names = {"log-signing-key", "log-signing-key.lock", "opa-token", "runner-credential", "token-signing-key"}
+    assert names == {file.name for file in secrets}
     assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in secrets}
     assert password.encode() not in (folder / "node.sqlite3").read_bytes()
 
