@@ -95,7 +95,7 @@ def test_the_metrics_are_those_of_the_public_hold_out_and_carry_the_privacy_stat
     reading = node.budget()
 
     assert {"holdout_loss", "holdout_accuracy", "holdout_examples", "privacy"} == set(metrics)
-    assert ("pysytff.privacy-statement/1", notebook.run.id, node.population_id, "ADD_OR_REMOVE_ONE") == (
+    assert ("pysytff.privacy-statement/2", notebook.run.id, node.population_id, "ADD_OR_REMOVE_ONE") == (
         statement["schema"],
         statement["run"],
         statement["population"],
